@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * abi.h - what crosses a border, said once.
+ *
+ * Three readers compile or parse this file: the BPF programs, the C half in fastpath/, and the build
+ * step that derives xdpgw/_abi.py (enums and numpy dtypes) from the preprocessed text and the layout
+ * that the host's C compiler gives it. Nobody types a number of this file again.
+ *
+ *   struct xg_config   control -> program, once, before load (.rodata: the verifier prunes by it)
+ *   struct xg_rule     control -> program, a row of the map `rules`
+ *   struct xg_row      control -> program, one bit a rule, a row of the map `rows`
+ *   struct xg_counter  program -> control, per CPU
+ *   struct xg_event    program -> control, through the ring buffer, or as the answer of `explain`
+ *
+ * Rules of the house: fixed-width members only, ordered so that no padding arises, every byte written
+ * before it crosses. A new row in a table below is a new enum member, a new name in Python, in the
+ * metrics and in the docs; the tests fail until some packet provokes it.
+ */
+#ifndef XG_ABI_H
+#define XG_ABI_H
+
+#include <linux/types.h>
+
+enum xg_limits {
+	XG_MAX_RULES = 1024,	/* rules in one policy */
+	XG_ROW_WORDS = 16,	/* XG_MAX_RULES / 64 */
+	XG_RULE_SLOTS = 2048,	/* counters: a whole new policy fits beside the old one */
+	XG_NO_RULE = 0xffff,	/* "no rule decided" where a rule slot or index is asked for */
+	XG_MAX_PORTS = 64,
+	XG_VLAN_NONE = 0xffff,
+	XG_MAX_EXT_HEADERS = 8,	/* IPv6 extension headers that are stepped over */
+	XG_SOURCE_SLOTS = 131072,	/* sources that `[log] sources = "new"` remembers */
+	XG_EVENT_RING_BYTES = 8388608,	/* about 100,000 events; a power of two, a multiple of the page */
+};
+
+/* What a packet gets. X(NAME, name, meaning) */
+#define XG_VERDICTS(X) \
+	X(PASS, pass, "the host's network stack") \
+	X(DROP, drop, "nothing") \
+	X(REJECT, reject, "a refusal is sent back, then drop") \
+	X(TX, tx, "back out of the port it came in on, unchanged") \
+	X(REDIRECT, redirect, "out of another port, unchanged") \
+	X(FORWARD, forward, "routed by the host's FIB") \
+	X(AF_XDP, af_xdp, "the AF_XDP socket of a target on the packet's queue")
+
+/* What a rule asks: a verdict with the same number, or one of these, which do not decide alone. */
+#define XG_UNDECIDING_ACTIONS(X) \
+	X(LIMIT, limit, "drop what is over the rate, let the rest go on")
+
+/* Why a packet got its verdict. */
+#define XG_REASONS(X) \
+	X(RULE, rule, "a rule decided") \
+	X(DEFAULT, default, "no rule decided") \
+	X(MALFORMED, malformed, "a header contradicts itself or the packet's end") \
+	X(FRAGMENT, fragment, "the setting `fragments` decided") \
+	X(GUARD, guard, "what a host needs to stay reachable") \
+	X(LIMIT, limit, "over a rule's rate") \
+	X(NO_SOCKET, no_socket, "nobody listens on the target") \
+	X(ERROR, error, "the program met a state that cannot be")
+
+/* The log's books, per CPU. Always: due = written + lost + limited. */
+#define XG_LOG_COUNTERS(X) \
+	X(DUE, due, "events that the policy asks for") \
+	X(WRITTEN, written, "events put into the ring buffer") \
+	X(LOST, lost, "events for which the ring buffer had no room") \
+	X(LIMITED, limited, "events held back by a rate")
+
+/*
+ * Dimensions of a match. A packet's value in a dimension picks a class, a class is a row: the bit set
+ * of all rules that this value satisfies. X(NAME, name, KIND, classes)
+ *
+ * KIND says where the value is looked up:
+ *   CONST   known at load time (the port)
+ *   DIRECT  index[base[dim] + value] is the row's number; `classes` values, the last one standing for
+ *           "the packet does not have this field" where a packet may lack it
+ *   HASH    a hash map by the exact value
+ *   TRIE    longest prefix match
+ * In HASH and TRIE a value without an entry has the row cfg.miss[dim]; a packet without the field has
+ * the row cfg.none[dim].
+ */
+#define XG_DIMENSIONS(X) \
+	X(ON, on, CONST, 0) \
+	X(VLAN, vlan, DIRECT, 4097) \
+	X(ETHERTYPE, ethertype, DIRECT, 65536) \
+	X(PROTO, proto, DIRECT, 1024) \
+	X(SPORT, sport, DIRECT, 65537) \
+	X(DPORT, dport, DIRECT, 65537) \
+	X(TCP_FLAGS, tcp_flags, DIRECT, 257) \
+	X(ICMP, icmp, DIRECT, 131073) \
+	X(LEN, len, DIRECT, 65536) \
+	X(TTL, ttl, DIRECT, 257) \
+	X(DSCP, dscp, DIRECT, 65) \
+	X(FRAG, frag, DIRECT, 4) \
+	X(MAC_SRC, mac_src, HASH, 0) \
+	X(MAC_DST, mac_dst, HASH, 0) \
+	X(SRC4, src4, TRIE, 0) \
+	X(DST4, dst4, TRIE, 0) \
+	X(SRC6, src6, TRIE, 0) \
+	X(DST6, dst6, TRIE, 0)
+
+#define XG_ENUM_VERDICT(NAME, name, doc) XG_VERDICT_##NAME,
+enum xg_verdict { XG_VERDICTS(XG_ENUM_VERDICT) XG_VERDICT_COUNT };
+
+#define XG_ENUM_ACTION(NAME, name, doc) XG_ACTION_##NAME,
+enum xg_action {
+	XG_VERDICTS(XG_ENUM_ACTION) XG_UNDECIDING_ACTIONS(XG_ENUM_ACTION) XG_ACTION_COUNT
+};
+
+#define XG_ENUM_REASON(NAME, name, doc) XG_REASON_##NAME,
+enum xg_reason { XG_REASONS(XG_ENUM_REASON) XG_REASON_COUNT };
+
+#define XG_ENUM_LOG(NAME, name, doc) XG_LOG_##NAME,
+enum xg_log_counter { XG_LOG_COUNTERS(XG_ENUM_LOG) XG_LOG_COUNT };
+
+#define XG_ENUM_DIM(NAME, name, KIND, classes) XG_DIM_##NAME,
+enum xg_dim { XG_DIMENSIONS(XG_ENUM_DIM) XG_DIM_COUNT };
+
+#define XG_ENUM_CLASSES(NAME, name, KIND, classes) XG_CLASSES_##NAME = classes,
+enum xg_classes { XG_DIMENSIONS(XG_ENUM_CLASSES) };
+
+/* The first index of the dimension PROTO, times 256, plus the protocol (0 where there is none). */
+enum xg_kind { XG_KIND_OTHER, XG_KIND_ARP, XG_KIND_IP, XG_KIND_IP6 };
+
+/* The index of the dimension FRAG; NOT_IP for a packet that is not IP. */
+enum xg_frag { XG_FRAG_NO, XG_FRAG_FIRST, XG_FRAG_LATER, XG_FRAG_NOT_IP };
+
+enum xg_log_sources { XG_SOURCES_OFF, XG_SOURCES_NEW, XG_SOURCES_EVERY };
+
+/* Which optional members of struct xg_event the packet has. Addresses go with `family` (0: none). */
+enum xg_has {
+	XG_HAS_PROTO = 1,
+	XG_HAS_PORTS = 2,
+	XG_HAS_TCP_FLAGS = 4,
+	XG_HAS_ICMP = 8,
+	XG_HAS_ETHERTYPE = 16,
+};
+
+/*
+ * A rate as the program keeps it: one event every interval_ns, burst_ns of them at once (GCRA: the
+ * bucket is the one number "theoretical arrival time"). interval_ns 0: no bound.
+ */
+struct xg_rate {
+	__u64 interval_ns;
+	__u64 burst_ns;
+};
+
+/* One TCP connection that the guard lets through: the SSH session of the operator. Port 0: none. */
+struct xg_session {
+	__u8 client[16];	/* IPv4 in the first four bytes, as in xg_event */
+	__u8 server[16];
+	__u16 client_port;
+	__u16 server_port;
+	__u8 family;
+	__u8 zero[3];
+};
+
+/* One program is loaded per port; this is its view of the policy. */
+struct xg_config {
+	__u64 log_window_ns;
+	struct xg_rate log_rate;	/* all events of all ports together */
+	struct xg_session session;
+	__u32 base[XG_DIM_COUNT];	/* DIRECT: where the dimension starts in `index` */
+	__u32 miss[XG_DIM_COUNT];	/* row of a value that has no entry */
+	__u32 none[XG_DIM_COUNT];	/* row of a packet without the field; CONST: the row */
+	__u8 use[XG_DIM_COUNT];		/* 0: no rule looks at it, the program does not either */
+	__u8 words;			/* words of a row in use, 0: no rules */
+	__u8 port;			/* slot of the port, 0 .. XG_MAX_PORTS - 1 */
+	__u8 default_verdict;		/* enum xg_verdict, pass or drop */
+	__u8 malformed_verdict;
+	__u8 fragments_drop;
+	__u8 guard;
+	__u8 log_rules;			/* some rule has the option log */
+	__u8 log_sources;		/* enum xg_log_sources */
+	__u8 explain;			/* write what was found to the map `explained` */
+	__u8 zero[5];
+};
+
+/* A row: bit n of the 1,024 is rule n of the policy, in the order written. */
+struct xg_row {
+	__u64 word[XG_ROW_WORDS];
+};
+
+struct xg_rule {
+	struct xg_rate log_rate;
+	__u32 sample;		/* log one of so many, 0 and 1: all */
+	__u32 target;		/* port slot or AF_XDP target, by action */
+	__u16 slot;		/* of its counter; kept over reloads by the rule's name */
+	__u8 action;		/* enum xg_action */
+	__u8 otherwise;		/* af_xdp: enum xg_verdict where nobody listens */
+	__u8 log;
+	__u8 zero[3];
+};
+
+struct xg_counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Key of the table of sources seen. */
+struct xg_source {
+	__u8 addr[16];
+	__u32 family;
+};
+
+/* Keys of the tries: prefix length in bits, then the address in network order. */
+struct xg_prefix4 {
+	__u32 bits;
+	__u8 addr[4];
+};
+
+struct xg_prefix6 {
+	__u32 bits;
+	__u8 addr[16];
+};
+
+struct xg_mac {
+	__u8 addr[6];
+	__u8 zero[2];
+};
+
+/* One packet as the program read and judged it. */
+struct xg_event {
+	__u64 ts_ns;		/* CLOCK_MONOTONIC; 0 in an explanation */
+	__u8 src[16];		/* network order; IPv4 in the first four bytes, the rest 0 */
+	__u8 dst[16];
+	__u32 len_bytes;	/* frame on the wire without FCS */
+	__u32 queue;
+	__u16 sport;		/* host order, as all numbers here */
+	__u16 dport;
+	__u16 ethertype;	/* behind the VLAN tags */
+	__u16 vlan;		/* id of the outer tag, XG_VLAN_NONE: no tag */
+	__u16 rule;		/* slot (explanation: index) of the rule that decided, XG_NO_RULE */
+	__u8 port;		/* slot */
+	__u8 family;		/* 4, 6, 0: not IP or not read */
+	__u8 proto;
+	__u8 tcp_flags;		/* CWR 0x80 .. FIN 0x01 */
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 ttl;
+	__u8 dscp;
+	__u8 frag;		/* enum xg_frag */
+	__u8 has;		/* enum xg_has */
+	__u8 verdict;		/* enum xg_verdict */
+	__u8 reason;		/* enum xg_reason */
+};
+
+#endif
