@@ -242,6 +242,7 @@ struct xg_event {
 	__u8 has;		/* enum xg_has */
 	__u8 verdict;		/* enum xg_verdict */
 	__u8 reason;		/* enum xg_reason */
+	__u8 zero[2];
 };
 
 #endif
