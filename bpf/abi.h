@@ -71,7 +71,7 @@ enum xg_limits {
  *
  * KIND says where the value is looked up:
  *   CONST   known at load time (the port)
- *   DIRECT  index[base[dim] + value] is the row's number; `classes` values, the last one standing for
+ *   DIRECT  classes[base[dim] + value] is the row's number; `classes` values, the last one standing for
  *           "the packet does not have this field" where a packet may lack it
  *   HASH    a hash map by the exact value
  *   TRIE    longest prefix match
@@ -146,8 +146,8 @@ struct xg_rate {
 
 /* One TCP connection that the guard lets through: the SSH session of the operator. Port 0: none. */
 struct xg_session {
-	__u8 client[16];	/* IPv4 in the first four bytes, as in xg_event */
-	__u8 server[16];
+	__u32 client[4];	/* network order; IPv4 in the first, the rest 0 */
+	__u32 server[4];
 	__u16 client_port;
 	__u16 server_port;
 	__u8 family;
@@ -159,7 +159,7 @@ struct xg_config {
 	__u64 log_window_ns;
 	struct xg_rate log_rate;	/* all events of all ports together */
 	struct xg_session session;
-	__u32 base[XG_DIM_COUNT];	/* DIRECT: where the dimension starts in `index` */
+	__u32 base[XG_DIM_COUNT];	/* DIRECT: where the dimension starts in `classes` */
 	__u32 miss[XG_DIM_COUNT];	/* row of a value that has no entry */
 	__u32 none[XG_DIM_COUNT];	/* row of a packet without the field; CONST: the row */
 	__u8 use[XG_DIM_COUNT];		/* 0: no rule looks at it, the program does not either */
@@ -229,7 +229,7 @@ struct xg_event {
 	__u16 dport;
 	__u16 ethertype;	/* behind the VLAN tags */
 	__u16 vlan;		/* id of the outer tag, XG_VLAN_NONE: no tag */
-	__u16 rule;		/* slot (explanation: index) of the rule that decided, XG_NO_RULE */
+	__u16 rule;		/* slot of the rule that decided, XG_NO_RULE */
 	__u8 port;		/* slot */
 	__u8 family;		/* 4, 6, 0: not IP or not read */
 	__u8 proto;

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * maps.h - everything the program shares with control.
+ *
+ * Two kinds, told apart by how long they live:
+ *   image   classes, rows, rules, tries, MAC tables: one set a policy, filled before the program that uses
+ *           it is attached and never written again. A reload builds a new set beside the old one; the
+ *           link then changes programs, so that a packet meets one set, whole.
+ *   books   counters, log books, sources, the ring: pinned, handed from program to program.
+ * max_entries of an image map is a placeholder; control sets what the policy needs before load.
+ */
+#ifndef XG_MAPS_H
+#define XG_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+
+#define XG_COUNTERS (XG_MAX_PORTS * XG_VERDICT_COUNT * XG_REASON_COUNT)
+
+/* Set before load; frozen, so that the verifier takes each member for a constant. */
+const volatile struct xg_config cfg = {};
+
+/* Image. */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} classes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xg_row);
+} rows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xg_rule);
+} rules SEC(".maps");
+
+#define XG_TRIE(name, key_type) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE); \
+		__uint(max_entries, 1); \
+		__uint(map_flags, BPF_F_NO_PREALLOC); \
+		__type(key, key_type); \
+		__type(value, __u32); \
+	} name SEC(".maps")
+
+XG_TRIE(src4, struct xg_prefix4);
+XG_TRIE(dst4, struct xg_prefix4);
+XG_TRIE(src6, struct xg_prefix6);
+XG_TRIE(dst6, struct xg_prefix6);
+
+#define XG_MAC_TABLE(name) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_HASH); \
+		__uint(max_entries, 1); \
+		__type(key, struct xg_mac); \
+		__type(value, __u32); \
+	} name SEC(".maps")
+
+XG_MAC_TABLE(mac_src);
+XG_MAC_TABLE(mac_dst);
+
+/* Books. */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XG_COUNTERS);
+	__type(key, __u32);
+	__type(value, struct xg_counter);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XG_RULE_SLOTS);
+	__type(key, __u32);
+	__type(value, struct xg_counter);
+} rule_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XG_LOG_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} log_counters SEC(".maps");
+
+/* Theoretical arrival times of the log's rates: one a rule slot, the last one for all events. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XG_RULE_SLOTS + 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} log_buckets SEC(".maps");
+
+/* When a source was last told, CLOCK_MONOTONIC (coarse) in ns. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, XG_SOURCE_SLOTS);
+	__type(key, struct xg_source);
+	__type(value, __u64);
+} sources SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, XG_EVENT_RING_BYTES);
+} events SEC(".maps");
+
+/* The answer to `explain`. Its value type also puts struct xg_event into the object's BTF. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xg_event);
+} explained SEC(".maps");
+
+#endif

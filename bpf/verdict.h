@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * verdict.h - from a packet to its verdict, in the order of docs/policy.md, and from there to what the
+ * driver is told.
+ */
+#ifndef XG_VERDICT_H
+#define XG_VERDICT_H
+
+#include "count.h"
+#include "guard.h"
+#include "match.h"
+
+static __always_inline void decide(struct judgement *judged, enum xg_verdict verdict,
+				   enum xg_reason reason)
+{
+	judged->verdict = verdict;
+	judged->reason = reason;
+}
+
+static __always_inline void by_default(const struct pkt *pkt, struct judgement *judged)
+{
+	if (cfg.guard && cfg.default_verdict == XG_VERDICT_DROP && guarded(pkt))
+		decide(judged, XG_VERDICT_PASS, XG_REASON_GUARD);
+	else
+		decide(judged, cfg.default_verdict, XG_REASON_DEFAULT);
+}
+
+static __always_inline void by_rule(__u32 number, struct judgement *judged)
+{
+	const struct xg_rule *rule = bpf_map_lookup_elem(&rules, &number);
+
+	/* An action that is no verdict cannot be here: control refuses it in this version. */
+	if (!rule || rule->action >= XG_VERDICT_COUNT) {
+		decide(judged, cfg.default_verdict, XG_REASON_ERROR);
+		return;
+	}
+	judged->rule = rule;
+	decide(judged, rule->action, XG_REASON_RULE);
+}
+
+static __always_inline void judge(const struct pkt *pkt, struct judgement *judged)
+{
+	int number;
+
+	if (cfg.fragments_drop && (pkt->frag == XG_FRAG_FIRST || pkt->frag == XG_FRAG_LATER)) {
+		decide(judged, XG_VERDICT_DROP, XG_REASON_FRAGMENT);
+		return;
+	}
+	number = match(pkt);
+	if (number >= 0)
+		by_rule(number, judged);
+	else if (number == MATCH_NONE)
+		by_default(pkt, judged);
+	else
+		decide(judged, cfg.default_verdict, XG_REASON_ERROR);
+}
+
+/*
+ * What the driver is told. The verdicts behind tx are named by `explain` only in this version: control
+ * attaches no policy that asks for one, so that a packet never meets the drop that stands here for them.
+ */
+static __always_inline enum xdp_action act(const struct judgement *judged)
+{
+	switch (judged->verdict) {
+	case XG_VERDICT_PASS:
+		return XDP_PASS;
+	case XG_VERDICT_TX:
+		return XDP_TX;
+	case XG_VERDICT_DROP:
+	case XG_VERDICT_REJECT:
+	case XG_VERDICT_REDIRECT:
+	case XG_VERDICT_FORWARD:
+	case XG_VERDICT_AF_XDP:
+	case XG_VERDICT_COUNT:
+		return XDP_DROP;
+	}
+	return XDP_DROP;
+}
+
+#endif

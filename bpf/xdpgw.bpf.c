@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * xdpgw.bpf.c - the datapath: one frame in, one verdict out.
+ *
+ * Loaded once per port, with the port's view of the policy in `cfg` and the policy's rules in the image maps.
+ * Uses UAPI headers only and no CO-RE relocation, so that it loads on kernels without BTF.
+ */
+#include "maps.h"
+
+#include "parse.h"
+#include "match.h"
+#include "verdict.h"
+#include "event.h"
+
+SEC("xdp")
+int xdpgw(struct xdp_md *ctx)
+{
+	struct judgement judged = {};
+	struct pkt pkt = {};
+
+	if (parse(ctx, &pkt))
+		decide(&judged, cfg.malformed_verdict, XG_REASON_MALFORMED);
+	else
+		judge(&pkt, &judged);
+
+	count(&pkt, &judged);
+	if (cfg.explain)
+		explain_packet(ctx, &pkt, &judged);
+	else
+		log_packet(ctx, &pkt, &judged);
+	return act(&judged);
+}
+
+char LICENSE[] SEC("license") = "GPL";
