@@ -172,7 +172,8 @@ struct xg_config {
 	__u8 log_rules;			/* some rule has the option log */
 	__u8 log_sources;		/* enum xg_log_sources */
 	__u8 explain;			/* write what was found to the map `explained` */
-	__u8 zero[5];
+	__u8 multi_buffer;		/* a frame may go on behind data_end (kernel 5.18) */
+	__u8 zero[4];
 };
 
 /* A row: bit n of the 1,024 is rule n of the policy, in the order written. */

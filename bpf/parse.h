@@ -346,7 +346,7 @@ static __always_inline int parse(struct xdp_md *ctx, struct pkt *pkt)
 
 	pkt->data = (void *)(long)ctx->data;
 	pkt->data_end = (void *)(long)ctx->data_end;
-	pkt->len = pkt->data_end - pkt->data;
+	pkt->len = cfg.multi_buffer ? bpf_xdp_get_buff_len(ctx) : pkt->data_end - pkt->data;
 	pkt->end = pkt->len;
 	pkt->vlan = XG_VLAN_NONE;
 	pkt->frag = XG_FRAG_NOT_IP;
