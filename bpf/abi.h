@@ -30,6 +30,7 @@ enum xg_limits {
 	XG_VLAN_NONE = 0xffff,
 	XG_MAX_EXT_HEADERS = 8,	/* IPv6 extension headers that are stepped over */
 	XG_SOURCE_SLOTS = 131072,	/* sources that `[log] sources = "new"` remembers */
+	XG_MANIFEST_VERSION = 1,	/* of what is pinned: a change of a pinned map raises it */
 	XG_EVENT_RING_BYTES = 8388608,	/* about 100,000 events; a power of two, a multiple of the page */
 };
 
