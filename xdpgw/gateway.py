@@ -1,0 +1,260 @@
+"""A policy in force: attach, adopt, swap, let go.
+
+`apply` is the whole way from a `Config` to packets judged by it, and the same for a first start, for the
+adoption of an orphaned filter and for a reload:
+
+    lock -> read what is in force -> compile -> load beside the old -> attach new ports -> announce
+         -> switch the links of old ports -> confirm -> detach ports that the policy no longer names
+
+Until the first link is switched nothing that judges packets has changed, and whatever fails is undone in
+reverse: the policy in force stays in force. Switching a link is one pointer in the kernel, so a packet meets
+the old programs with the old maps, or the new with the new, and no packet meets none.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from xdpgw import __version__, loader, rules
+from xdpgw import _abi as abi
+from xdpgw.compile import Names, Session, compile_rules
+from xdpgw.config import Config, PortSettings
+from xdpgw.errors import BusyError, KernelError, PrivilegeError, UnsupportedError, XdpgwError
+from xdpgw.kernel import Link, Map, Program
+from xdpgw.pins import BOOKS, Attached, Instance, Manifest
+
+__all__ = ["Applied", "apply", "detach", "require_supported", "take_charge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What `apply` did."""
+
+    manifest: Manifest
+    attached: tuple[str, ...]
+    """Ports that had no program before."""
+    switched: tuple[str, ...]
+    """Ports that went from the old policy to the new one."""
+    detached: tuple[str, ...]
+
+
+def require_supported(ruleset: rules.RuleSet) -> None:
+    """Refuse a policy that asks for what this version does not do.
+
+    Raises:
+        UnsupportedError: names all of it.
+    """
+    if ruleset.unsupported:
+        raise UnsupportedError(
+            "\n".join(str(x) for x in ruleset.unsupported),
+            "the policy in force, if any, stays in force",
+            feature=ruleset.unsupported[0].message,
+        )
+
+
+@contextmanager
+def take_charge(config: Config, instance: Instance, *, session: Session | None = None) -> Iterator[Applied]:
+    """Be the process in charge of the filter for as long as the context lasts.
+
+    On leaving, the filter stays or goes as the policy in force says (`on_exit`), also after an error.
+
+    Raises:
+        BusyError: another process is in charge, or a foreign program holds a port.
+    """
+    existed = instance.exists
+    with instance.charge():
+        try:
+            applied = apply(config, instance, session=session)
+        except BaseException:
+            if not existed:
+                instance.remove()
+            raise
+        try:
+            yield applied
+        finally:
+            manifest = instance.manifest()
+            if manifest is not None and manifest.on_exit == "detach":
+                detach(instance)
+
+
+def detach(instance: Instance) -> list[str]:
+    """Detach all ports and remove all pins. Returns the ports."""
+    if not instance.path.exists():
+        return []
+    with instance.changing():
+        return instance.remove()
+
+
+def apply(config: Config, instance: Instance, *, session: Session | None = None) -> Applied:
+    """Put a policy in force on its ports, in place of the one before, if any.
+
+    Raises:
+        UnsupportedError: the policy asks for what this version does not do.
+        KernelError: and its kinds, with the policy in force unchanged.
+    """
+    ruleset = rules.resolve(config)
+    require_supported(ruleset)
+    ifindexes = _ifindexes(config)
+    with instance.changing(), ExitStack() as held:
+        before = instance.manifest()
+        books = instance.books()
+        for book in books.values():
+            held.enter_context(book)
+        names = _names(before).renewed((x.name for x in ruleset.rules), config.ports)
+        image = compile_rules(ruleset, names)
+        loaded = held.enter_context(
+            loader.load(image, list(config.ports), books=books, session=session)
+        )
+        if books:
+            _clear(books, _names(before), names)
+        else:
+            instance.pin_books(loaded.maps)
+
+        with ExitStack() as undo:
+            if not books:
+                undo.callback(_unpin_books, instance)
+            old, new = _sort_ports(config, instance, ifindexes, before)
+            attached = dict(old)
+            for port in new:
+                attached[port] = _attach(
+                    instance, config.ports[port], ifindexes[port], loaded.programs[port], undo
+                )
+            for port, was in old.items():
+                attached[port] = Attached(
+                    was.ifindex, was.mode, loaded.programs[port].info().id, was.note
+                )
+            manifest = _manifest(config, names, attached)
+            undo.callback(instance.withdraw)
+            instance.announce(manifest)
+            for port in old:
+                _switch(instance, port, loaded.programs[port], held, undo)
+            instance.confirm()
+            undo.pop_all()
+
+        gone = [port for port in instance.linked_ports() if port not in config.ports]
+        for port in gone:
+            instance.drop_link(port)
+    return Applied(manifest, tuple(new), tuple(old), tuple(gone))
+
+
+def _ifindexes(config: Config) -> dict[str, int]:
+    if not config.ports:
+        raise XdpgwError(
+            f"{config.path} names no port to attach to", "add a table such as [ports.eth0]"
+        )
+    found, missing = {}, []
+    for port in config.ports:
+        try:
+            found[port] = socket.if_nametoindex(port)
+        except OSError:
+            missing.append(port)
+    if missing:
+        here = ", ".join(name for _, name in socket.if_nameindex())
+        raise XdpgwError(
+            f"no such interface: {', '.join(missing)}",
+            f"this network namespace has {here}; xdpgw --netns NAME looks into another one",
+        )
+    return found
+
+
+def _names(manifest: Manifest | None) -> Names:
+    return Names() if manifest is None else Names(manifest.rule_slots, manifest.port_slots)
+
+
+def _manifest(config: Config, names: Names, ports: Mapping[str, Attached]) -> Manifest:
+    return Manifest(
+        version=__version__,
+        policy_file=os.path.abspath(config.path),
+        policy_text=config.text,
+        rules_text=rules.format_rules(config.rules),
+        loaded_at_ns=time.time_ns(),
+        rule_slots=dict(names.rules),
+        port_slots=dict(names.ports),
+        ports=dict(ports),
+        on_exit=config.gateway.on_exit,
+        log_sources=config.log.sources,
+    )
+
+
+def _clear(books: Mapping[str, Map], old: Names, new: Names) -> None:
+    """Zero the books of slots that are given out anew; the kept ones go on."""
+    zero = bytes(books["rule_counters"].info().value_size)
+    for name, slot in new.rules.items():
+        if name not in old.rules:
+            books["rule_counters"].update_all_cpus(slot.to_bytes(4, "little"), zero)
+            books["log_buckets"].update(slot.to_bytes(4, "little"), bytes(8))
+    zero = bytes(books["counters"].info().value_size)
+    size = abi.VERDICT_COUNT * abi.REASON_COUNT
+    for name, slot in new.ports.items():
+        if name not in old.ports:
+            for at in range(slot * size, (slot + 1) * size):
+                books["counters"].update_all_cpus(at.to_bytes(4, "little"), zero)
+
+
+def _unpin_books(instance: Instance) -> None:
+    for name in BOOKS:
+        (instance.path / name).unlink(missing_ok=True)
+
+
+def _sort_ports(
+    config: Config, instance: Instance, ifindexes: Mapping[str, int], before: Manifest | None
+) -> tuple[dict[str, Attached], list[str]]:
+    """Ports whose link can be switched, and ports to attach."""
+    old, new = {}, []
+    for port, settings in config.ports.items():
+        link = instance.link(port)
+        if link is None:
+            new.append(port)
+            continue
+        with link:
+            at = link.info().ifindex
+        was = before.ports.get(port) if before else None
+        if at != ifindexes[port] or was is None:
+            # The interface went away and came back under its name, or a start died half-way.
+            instance.drop_link(port)
+            new.append(port)
+        elif settings.mode not in ("auto", was.mode):
+            raise XdpgwError(
+                f"port {port} is attached in {was.mode} mode and the policy wants {settings.mode}",
+                "a port changes its mode only by xdpgw detach and a new start, unfiltered in between",
+            )
+        else:
+            old[port] = was
+    return old, new
+
+
+def _attach(
+    instance: Instance, settings: PortSettings, ifindex: int, program: Program, undo: ExitStack
+) -> Attached:
+    note = None
+    mode = "native" if settings.mode == "auto" else settings.mode
+    try:
+        link = Link.attach(program, ifindex, mode)
+    except (BusyError, PrivilegeError):
+        raise
+    except KernelError as error:
+        if settings.mode != "auto":
+            raise
+        mode, note = "generic", str(error)
+        link = Link.attach(program, ifindex, mode)
+    with link:
+        link.pin(instance.link_path(settings.name))
+    undo.callback(instance.drop_link, settings.name)
+    return Attached(ifindex, mode, program.info().id, note)
+
+
+def _switch(
+    instance: Instance, port: str, program: Program, held: ExitStack, undo: ExitStack
+) -> None:
+    link = instance.link(port)
+    if link is None:
+        raise XdpgwError(f"the link of port {port} was removed meanwhile", "try again")
+    held.enter_context(link)
+    old = held.enter_context(Program.from_id(link.info().prog_id))
+    link.update(program)
+    undo.callback(link.update, old)

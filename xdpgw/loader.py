@@ -1,0 +1,147 @@
+"""From an `Image` to programs in the kernel: one per port, all over the same maps.
+
+Loading attaches nothing. Whatever fails here leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from xdpgw import btf
+from xdpgw._abi import Dim
+from xdpgw.compile import Image, Session
+from xdpgw.errors import XdpgwError
+from xdpgw.kernel import BpfObject, Map, Program
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import numpy as np
+
+__all__ = ["DATAPATH", "Loaded", "artifact", "load"]
+
+DATAPATH = "xdpgw.bpf.o"
+
+_KEYED = {
+    "src4": Dim.SRC4,
+    "dst4": Dim.DST4,
+    "src6": Dim.SRC6,
+    "dst6": Dim.DST6,
+    "mac_src": Dim.MAC_SRC,
+    "mac_dst": Dim.MAC_DST,
+}
+_IMAGE = ("classes", "rows", "rules", *_KEYED)
+
+
+@cache
+def artifact(name: str) -> bytes:
+    """The bytes of a BPF object that was built with the package, checked against what Python holds of its ABI.
+
+    Raises:
+        XdpgwError: it was not built.
+        AbiMismatch: it was built from another `bpf/abi.h`.
+    """
+    try:
+        elf = (resources.files("xdpgw") / "bpf" / name).read_bytes()
+    except FileNotFoundError as error:
+        raise XdpgwError(f"the BPF object {name} is not there", "build it: make build") from error
+    if name == DATAPATH:
+        btf.check_object(elf)
+    return elf
+
+
+class Loaded:
+    """Programs and maps of one image. Closing it lets go of them; what is pinned or attached lives on."""
+
+    def __init__(self, image: Image, programs: Mapping[str | None, Program], maps: Mapping[str, Map],
+                 owner: ExitStack) -> None:
+        self.image = image
+        self.programs = programs
+        self.maps = maps
+        self._owner = owner
+
+    def close(self) -> None:
+        """Close all file descriptors."""
+        self._owner.close()
+
+    def __enter__(self) -> Loaded:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+
+def load(
+    image: Image,
+    ports: Sequence[str | None],
+    *,
+    books: Mapping[str, Map] | None = None,
+    session: Session | None = None,
+    explain: bool = False,
+) -> Loaded:
+    """Load the datapath for some ports.
+
+    Args:
+        image: the compiled policy.
+        ports: a program each; None for a program that belongs to no port.
+        books: maps to take over (`pins.BOOKS`); new ones if None.
+        session: the SSH session that the guard lets through.
+        explain: programs that write their findings to the map `explained` and log nothing.
+
+    Raises:
+        PrivilegeError, VerifierError, KernelError: as the kernel says.
+    """
+    elf = artifact(DATAPATH)
+    entries = {
+        "classes": len(image.classes) // 4,
+        "rows": len(image.rows) // 128,
+        "rules": max(1, len(image.ruleset.rules)),
+        **{name: max(1, len(_pairs(image, dim))) for name, dim in _KEYED.items()},
+    }
+    programs: dict[str | None, Program] = {}
+    shared: dict[str, Map] = dict(books or {})
+    with ExitStack() as undo:
+        for port in ports:
+            obj = undo.enter_context(BpfObject(elf, name="xdpgw"))
+            obj.load(
+                rodata=image.config(port, session=session, explain=explain),
+                entries={name: n for name, n in entries.items() if name not in shared},
+                reuse=shared,
+            )
+            if not programs:
+                _fill(image, obj)
+                shared = {name: obj.map(name) for name in obj.map_names()}
+            programs[port] = obj.program("xdpgw")
+        return Loaded(image, programs, shared, undo.pop_all())
+
+
+def _pairs(image: Image, dim: Dim) -> Sequence[tuple[bytes, int]]:
+    return image.tries.get(dim) or image.macs.get(dim) or ()
+
+
+def _fill(image: Image, obj: BpfObject) -> None:
+    import numpy as np
+
+    def array(name: str, values: bytes, size: int) -> None:
+        table = np.frombuffer(values, np.uint8).reshape(-1, size)
+        obj.map(name).update_many(np.arange(len(table), dtype=np.uint32), table)
+
+    array("classes", image.classes, 4)
+    array("rows", image.rows, 128)
+    array("rules", image.rules, len(image.rules) // max(1, len(image.ruleset.rules)))
+    for name, dim in _KEYED.items():
+        pairs = _pairs(image, dim)
+        if pairs:
+            obj.map(name).update_many(*_columns(pairs))
+
+
+def _columns(pairs: Sequence[tuple[bytes, int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    import numpy as np
+
+    keys = np.frombuffer(b"".join(key for key, _ in pairs), np.uint8).reshape(len(pairs), -1)
+    return keys, np.array([row for _, row in pairs], np.uint32)

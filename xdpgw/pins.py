@@ -1,0 +1,256 @@
+"""What outlives a process: the pins of one gateway under bpffs, and the manifest that explains them.
+
+One gateway per network namespace, in a folder named after it:
+
+    /sys/fs/bpf/xdpgw/net-4026531840/
+        counters rule_counters log_counters log_buckets sources events      the books
+        link-eth0 ...                                                       the attachments, one a port
+        manifest                                                            the policy in force, and the slots
+        manifest-next                                                       only while a swap is under way
+        run/                                                                locked by the process in charge
+
+All state lives in the kernel, next to what it describes, so that none can be stale: a reboot that takes the
+filter away takes its description, too. Only the manifest needs care: it is written beside the old one, the
+links are switched, then it takes the old one's name. Who finds both (a process died in between) takes the one
+that names the program that the links run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from xdpgw import _abi as abi
+from xdpgw.errors import AbiMismatch, BusyError, XdpgwError
+from xdpgw.kernel import Link, Map, ensure_bpffs, netns_inode
+
+__all__ = ["BOOKS", "Attached", "Instance", "Manifest"]
+
+BOOKS = ("counters", "rule_counters", "log_counters", "log_buckets", "sources", "events")
+"""The maps that a new program takes over from the old one."""
+
+
+class Attached(msgspec.Struct, frozen=True):
+    """A port as it was attached."""
+
+    ifindex: int
+    mode: str
+    """native or generic: what it got, not what was asked for."""
+    prog_id: int
+    note: str | None = None
+    """Why `auto` did not get native."""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The policy in force: enough to show it, and to replace it, without the file it came from."""
+
+    version: str
+    policy_file: str
+    policy_text: str
+    rules_text: str
+    loaded_at_ns: int
+    """CLOCK_REALTIME."""
+    rule_slots: dict[str, int]
+    port_slots: dict[str, int]
+    ports: dict[str, Attached]
+    on_exit: str
+    log_sources: str
+    abi: int = abi.MANIFEST_VERSION
+
+
+class Instance:
+    """The pins of the gateway of one network namespace. Opening it creates nothing."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        if path is None:
+            path = ensure_bpffs() / "xdpgw" / f"net-{netns_inode()}"
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a filter, in the charge of a process or orphaned."""
+        return (self.path / "manifest").exists()
+
+    def create(self) -> None:
+        """Make the folder, readable by root only."""
+        (self.path / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @contextmanager
+    def charge(self) -> Iterator[None]:
+        """Be the one process in charge of the filter (`xdpgw run`).
+
+        Raises:
+            BusyError: another process is.
+        """
+        self.create()
+        with _locked(self.path / "run", wait=False) as got:
+            if not got:
+                raise BusyError(
+                    "another xdpgw run is in charge of the filter of this network namespace",
+                    f"stop it first, or give it a new policy with xdpgw reload{_who(self.path)}",
+                    holder=_who(self.path).strip(" ()"),
+                )
+            yield
+
+    @property
+    def in_charge(self) -> bool:
+        """Whether some process is in charge now; an orphaned filter has none."""
+        if not (self.path / "run").exists():
+            return False
+        with _locked(self.path / "run", wait=False) as got:
+            return not got
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Keep other processes from changing the pins meanwhile; waits for who does."""
+        self.create()
+        with _locked(self.path, wait=True):
+            yield
+
+    # The books
+
+    def books(self) -> dict[str, Map]:
+        """Open the pinned books; {} where there are none.
+
+        Raises:
+            AbiMismatch: another version of xdpgw made them.
+        """
+        if not (self.path / BOOKS[0]).exists():
+            return {}
+        return {name: Map.from_pin(self.path / name) for name in BOOKS}
+
+    def pin_books(self, maps: Mapping[str, Map]) -> None:
+        """Pin books that are not pinned yet."""
+        for name in BOOKS:
+            if not (self.path / name).exists():
+                maps[name].pin(self.path / name)
+
+    # The attachments
+
+    def link_path(self, port: str) -> Path:
+        # bpffs keeps names with a dot for itself; a port's name may have one (eth0.7), but never a colon.
+        return self.path / f"link-{port.replace('.', ':')}"
+
+    def linked_ports(self) -> list[str]:
+        """Ports that have a pinned link."""
+        if not self.path.exists():
+            return []
+        names = sorted(x.name for x in self.path.iterdir() if x.name.startswith("link-"))
+        return [name.removeprefix("link-").replace(":", ".") for name in names]
+
+    def link(self, port: str) -> Link | None:
+        """The pinned link of a port."""
+        path = self.link_path(port)
+        return Link.from_pin(path) if path.exists() else None
+
+    def drop_link(self, port: str) -> None:
+        """Detach a port: its packets meet no program from here on."""
+        link = self.link(port)
+        if link is not None:
+            with link:
+                link.detach()
+            self.link_path(port).unlink()
+
+    # The manifest
+
+    def manifest(self) -> Manifest | None:
+        """The description of the policy that the links run; None where there is no filter.
+
+        Raises:
+            AbiMismatch: another version of xdpgw wrote it.
+        """
+        found = [self._read(self.path / name) for name in ("manifest-next", "manifest")]
+        known = [m for m in found if m is not None]
+        if len(known) < 2:
+            return known[0] if known and (self.path / "manifest").exists() else None
+        running = set()
+        for port in self.linked_ports():
+            link = self.link(port)
+            if link is not None:
+                with link:
+                    running.add(link.info().prog_id)
+        newer = {x.prog_id for x in known[0].ports.values()}
+        return known[0] if running & newer else known[1]
+
+    def _read(self, path: Path) -> Manifest | None:
+        if not path.exists():
+            return None
+        with Map.from_pin(path) as blob:
+            raw = blob.lookup((0).to_bytes(4, "little")).rstrip(b"\0")
+        try:
+            manifest = msgspec.json.decode(raw, type=Manifest)
+        except msgspec.DecodeError as error:
+            raise AbiMismatch("manifest", wanted=abi.MANIFEST_VERSION, got=str(error)) from error
+        if manifest.abi != abi.MANIFEST_VERSION:
+            raise AbiMismatch("manifest", wanted=abi.MANIFEST_VERSION, got=manifest.abi)
+        return manifest
+
+    def announce(self, manifest: Manifest) -> None:
+        """Write down what is about to come into force."""
+        raw = msgspec.json.encode(manifest)
+        next_path = self.path / "manifest-next"
+        next_path.unlink(missing_ok=True)
+        with Map.create("array", "xdpgw_manifest", key=4, value=len(raw), entries=1) as blob:
+            blob.update((0).to_bytes(4, "little"), raw)
+            blob.pin(next_path)
+
+    def confirm(self) -> None:
+        """What was announced is in force."""
+        os.rename(self.path / "manifest-next", self.path / "manifest")
+
+    def withdraw(self) -> None:
+        """What was announced did not come into force."""
+        (self.path / "manifest-next").unlink(missing_ok=True)
+
+    def remove(self) -> list[str]:
+        """Detach all ports and remove all pins. Returns the ports that were detached."""
+        ports = self.linked_ports()
+        for port in ports:
+            self.drop_link(port)
+        if self.path.exists():
+            for pin in self.path.iterdir():
+                if not pin.is_dir():
+                    pin.unlink(missing_ok=True)
+            for folder in (self.path / "run", self.path, self.path.parent):
+                with suppress(OSError):  # the parent holds other namespaces' gateways
+                    folder.rmdir()
+        return ports
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise XdpgwError(f"cannot open {path}: {error.strerror}", "run it as root") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(fd)
+
+
+def _who(path: Path) -> str:
+    """The processes that hold the folder `run` open, as " (pid 12)", or nothing."""
+    wanted = os.stat(path / "run")
+    pids = []
+    for proc in Path("/proc").iterdir():
+        if not proc.name.isdigit() or int(proc.name) == os.getpid():
+            continue
+        with suppress(OSError):
+            for fd in (proc / "fd").iterdir():
+                with suppress(OSError):
+                    seen = fd.stat()
+                    if (seen.st_dev, seen.st_ino) == (wanted.st_dev, wanted.st_ino):
+                        pids.append(proc.name)
+                        break
+    return f" (pid {', '.join(pids)})" if pids else ""
