@@ -99,7 +99,12 @@ class Image:
     macs: Mapping[Dim, tuple[tuple[bytes, int], ...]]
 
     def config(
-        self, port: str | None, *, session: Session | None = None, explain: bool = False
+        self,
+        port: str | None,
+        *,
+        session: Session | None = None,
+        explain: bool = False,
+        multi_buffer: bool = False,
     ) -> bytes:
         """The struct xg_config of one port's program.
 
@@ -107,6 +112,7 @@ class Image:
             port: a port of the policy; None for "no port", where a rule with `on` does not match.
             session: the SSH session that the guard lets through.
             explain: write what was found to the map `explained` instead of logging.
+            multi_buffer: a frame may lie in several buffers (kernel 5.18).
         """
         from xdpgw._native import ffi
 
@@ -129,6 +135,7 @@ class Image:
         cfg.log_rules = any(rule.log is not None for rule in self.ruleset.rules)
         cfg.log_sources = abi.LogSources[log.sources.upper()]
         cfg.explain = explain
+        cfg.multi_buffer = multi_buffer
         return bytes(ffi.buffer(cfg))
 
     @property

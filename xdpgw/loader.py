@@ -83,6 +83,7 @@ def load(
     books: Mapping[str, Map] | None = None,
     session: Session | None = None,
     explain: bool = False,
+    multi_buffer: bool = False,
 ) -> Loaded:
     """Load the datapath for some ports.
 
@@ -92,6 +93,7 @@ def load(
         books: maps to take over (`pins.BOOKS`); new ones if None.
         session: the SSH session that the guard lets through.
         explain: programs that write their findings to the map `explained` and log nothing.
+        multi_buffer: programs that take a frame's length over all of its buffers (kernel 5.18).
 
     Raises:
         PrivilegeError, VerifierError, KernelError: as the kernel says.
@@ -109,7 +111,9 @@ def load(
         for port in ports:
             obj = undo.enter_context(BpfObject(elf, name="xdpgw"))
             obj.load(
-                rodata=image.config(port, session=session, explain=explain),
+                rodata=image.config(
+                    port, session=session, explain=explain, multi_buffer=multi_buffer
+                ),
                 entries={name: n for name, n in entries.items() if name not in shared},
                 reuse=shared,
             )

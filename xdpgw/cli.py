@@ -1,0 +1,406 @@
+"""The command `xdpgw`. Each command imports what it needs when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xdpgw import __version__
+from xdpgw.errors import XdpgwError
+
+if TYPE_CHECKING:
+    from xdpgw.config import Config
+    from xdpgw.rules import RuleSet
+
+__all__ = ["cli", "main"]
+
+POLICY = click.Path(path_type=Path)
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+mode_option = click.option(
+    "--mode",
+    type=click.Choice(["auto", "native", "generic"]),
+    default="auto",
+    show_default=True,
+    help="Where the program runs: in the driver, or behind it for any interface.",
+)
+
+
+def note(text: str) -> None:
+    """Say something to the person, on stderr."""
+    click.echo(text, err=True)
+
+
+def print_json(data: Any) -> None:
+    """One JSON document a line, on stdout."""
+    import msgspec
+
+    sys.stdout.buffer.write(msgspec.json.encode(data) + b"\n")
+
+
+class Group(click.Group):
+    """Shows commands in the order of a first day with the product, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 done, 1 failed, 2 bad policy or usage, 3 the kernel said no, "
+    "4 fast path, 5 built for another version, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="xdpgw")
+@click.option("--netns", metavar="NAME|PID|PATH", help="Work in this network namespace.")
+def cli(netns: str | None) -> None:
+    """Packet filter and gateway on XDP.
+
+    \b
+    First steps:
+      xdpgw demo                    see it work, on interfaces of its own
+      xdpgw check edge.toml         read a policy and say what is wrong with it
+      xdpgw run edge.toml           put it in force and log; Ctrl-C ends
+    """
+    if netns is not None:
+        from xdpgw.netns import enter
+
+        enter(netns)
+
+
+def _read(file: Path) -> tuple[Config, RuleSet]:
+    """Read and resolve a policy, with its warnings on stderr."""
+    from xdpgw import config, rules
+
+    policy = config.read(file)
+    for warning in policy.warnings:
+        note(f"warning: {warning}")
+    return policy, rules.resolve(policy)
+
+
+@cli.command()
+@click.argument("file", type=POLICY)
+@as_json_option
+def check(file: Path, as_json: bool) -> None:
+    """Read a policy FILE, and say all that is wrong with it. Needs no privilege.
+
+    \b
+    Example:
+      xdpgw check edge.toml && xdpgw reload edge.toml
+    """
+    from xdpgw.compile import compile_rules
+    from xdpgw.errors import UnsupportedError
+
+    policy, ruleset = _read(file)
+    for missing in ruleset.unsupported:
+        note(str(missing))
+    try:
+        memory: int | None = compile_rules(ruleset).memory_bytes
+    except UnsupportedError:
+        memory = None
+    if as_json:
+        print_json(
+            {
+                "file": str(file),
+                "rules": len(policy.rules),
+                "sets": len(policy.sets),
+                "ports": list(policy.ports),
+                "memory_bytes": memory,
+                "warnings": [str(x) for x in policy.warnings],
+                "not_in_this_version": [str(x) for x in ruleset.unsupported],
+            }
+        )
+        return
+    size = "" if memory is None else f", {_size(memory)} of maps"
+    click.echo(
+        f"{file}: the policy is well-formed: {_many(len(policy.rules), 'rule')}, "
+        f"{_many(len(policy.sets), 'set')}, {_many(len(policy.ports), 'port')}{size}"
+    )
+    if ruleset.unsupported:
+        note(f"run and reload will refuse it: {_many(len(ruleset.unsupported), 'part')} "
+             "of it not in this version")
+
+
+@cli.command()
+@click.argument("file", type=POLICY)
+@click.option("--pcap", required=True, type=click.Path(path_type=Path), help="Frames: pcap or pcapng.")
+@click.option("--port", help="The port they came in on.  [default: the policy's first]")
+@as_json_option
+def explain(file: Path, pcap: Path, port: str | None, as_json: bool) -> None:
+    """Say what the policy FILE does with each frame of a capture, and why. Attaches nothing.
+
+    \b
+    Example:
+      tcpdump -i eth0 -c 100 -w some.pcap
+      xdpgw explain edge.toml --pcap some.pcap
+    """
+    from xdpgw.explain import explainer, read_frames
+    from xdpgw.render import explanation_line
+
+    policy, _ = _read(file)
+    with explainer(policy, port) as judge:
+        for answer in judge.explain(read_frames(pcap)):
+            if as_json:
+                print_json(answer)
+            else:
+                click.echo(explanation_line(answer))
+
+
+@cli.command()
+@click.argument("file", type=POLICY)
+def run(file: Path) -> None:
+    """Put the policy FILE in force on its ports, and log, until Ctrl-C or SIGTERM.
+
+    The filter outlives the process unless the policy says on_exit = "detach". A start over a filter that is
+    in force takes it over without a gap. SIGHUP reads FILE again.
+
+    \b
+    Example:
+      xdpgw run edge.toml
+    """
+    from xdpgw.service import serve
+
+    _read(file)
+    serve(file, note=note)
+
+
+@cli.command()
+@click.argument("file", type=POLICY, required=False)
+def reload(file: Path | None) -> None:
+    """Replace the policy in force by FILE, at once. Without FILE: by the file it came from.
+
+    Works on a running and on an orphaned filter. A rule that keeps its name keeps its counters. Whatever
+    fails, the policy in force stays in force.
+
+    \b
+    Example:
+      xdpgw reload edge.toml
+    """
+    from xdpgw import gateway
+    from xdpgw.session import find_session
+
+    instance, manifest = _in_force()
+    policy, _ = _read(file or Path(manifest.policy_file))
+    applied = gateway.apply(policy, instance, session=find_session())
+    click.echo(describe(applied))
+
+
+def describe(applied: Any) -> str:
+    """What `gateway.apply` did, in a line a port."""
+    lines = []
+    for port, at in applied.manifest.ports.items():
+        how = "attached" if port in applied.attached else "switched to the new policy"
+        lines.append(f"{port}: {how}, {at.mode} mode" + (f" ({at.note})" if at.note else ""))
+    lines += [f"{port}: detached" for port in applied.detached]
+    return "\n".join(lines)
+
+
+def _in_force() -> Any:
+    from xdpgw.pins import Instance
+
+    instance = Instance()
+    manifest = instance.manifest()
+    if manifest is None:
+        raise XdpgwError(
+            "no filter is in force in this network namespace",
+            "xdpgw run FILE starts one; --netns NAME looks into another namespace",
+        )
+    return instance, manifest
+
+
+@cli.command()
+@as_json_option
+def status(as_json: bool) -> None:
+    """Show the filter in force, running or orphaned: ports, verdicts and reasons, the log's books.
+
+    \b
+    Example:
+      xdpgw status --json | jq '.ports[].received.packets'
+    """
+    from xdpgw.render import print_status
+    from xdpgw.service import status_of
+
+    state = status_of(*_in_force())
+    if as_json:
+        print_json(state)
+    else:
+        print_status(state)
+
+
+@cli.command()
+@click.argument("file", type=POLICY, required=False)
+@click.option("-c", "--counters", is_flag=True, help="With packets and bytes of each rule as a comment.")
+@as_json_option
+def rules(file: Path | None, counters: bool, as_json: bool) -> None:
+    """Print the rules in force in canonical spacing, or those of FILE. What is printed can be read back.
+
+    \b
+    Example:
+      xdpgw rules --counters
+    """
+    from xdpgw.service import rules_of_file, rules_of_filter
+
+    if file is not None:
+        if counters:
+            raise click.UsageError("a file has no counters; leave FILE out for the rules in force")
+        policy, _ = _read(file)
+        listed = rules_of_file(policy)
+    else:
+        listed = rules_of_filter(*_in_force())
+    if as_json:
+        print_json(listed)
+        return
+    width = max((len(x["text"]) for x in listed), default=0)
+    for rule in listed:
+        count = f"  # {rule['packets']} packets, {rule['bytes']} bytes" if counters else ""
+        click.echo(f"{rule['text']:<{width}}{count}" if counters else rule["text"])
+
+
+@cli.command()
+def detach() -> None:
+    """Detach the filter from all of its ports and remove all that was pinned.
+
+    \b
+    Example:
+      xdpgw detach
+    """
+    from xdpgw import gateway
+    from xdpgw.pins import Instance
+
+    instance = Instance()
+    existed = instance.path.exists()
+    ports = gateway.detach(instance)
+    if ports:
+        click.echo("\n".join(f"{port}: detached" for port in ports))
+    elif existed:
+        click.echo("what a broken start had left was removed")
+    else:
+        note("no filter is in force in this network namespace: nothing to detach")
+
+
+@cli.command()
+@click.argument("port")
+@mode_option
+@click.option("--count", type=click.IntRange(min=1), help="Stop after so many packets.")
+@as_json_option
+def sourceip(port: str, mode: str, count: int | None, as_json: bool) -> None:
+    """Print the source address, IPv4 or IPv6, of every packet on PORT, until Ctrl-C.
+
+    Lets all packets pass. What could not be printed is counted and told at the end.
+
+    \b
+    Example:
+      xdpgw sourceip eth0 | sort | uniq -c | sort -n
+    """
+    from xdpgw.sourceip import watch
+
+    watch(port, mode=mode, count=count, as_json=as_json, note=note)
+
+
+@cli.command()
+@as_json_option
+def demo(as_json: bool) -> None:
+    """See it work: frames of a dozen kinds, in native and in generic mode, on interfaces of its own.
+
+    Makes network namespaces, and removes them. Takes root and half a minute.
+
+    \b
+    Example:
+      xdpgw demo
+    """
+    from rich.console import Console
+
+    from xdpgw import demo as shown
+
+    raise SystemExit(shown.run(Console(), as_json=as_json))
+
+
+@cli.group(cls=Group)
+def testbed() -> None:
+    """Network namespaces with veth pairs, to try policies in."""
+
+
+name_option = click.option("--name", default="xdpgw", show_default=True, help="Prefix of the namespaces.")
+
+
+@testbed.command()
+@name_option
+@as_json_option
+def up(name: str, as_json: bool) -> None:
+    """Make a gateway and its peer, joined by two veth pairs, and leave them up.
+
+    \b
+    Example:
+      xdpgw testbed up
+      xdpgw --netns xdpgw-gw run edge.toml
+    """
+    from xdpgw import testbed as beds
+
+    made = beds.up(name)
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(beds.describe(made))
+
+
+@testbed.command()
+@name_option
+@as_json_option
+def down(name: str, as_json: bool) -> None:
+    """Remove what `testbed up` made."""
+    from xdpgw import testbed as beds
+
+    removed = beds.down(name)
+    if as_json:
+        print_json(removed)
+    else:
+        click.echo(f"removed {', '.join(removed)}" if removed else "there was nothing to remove")
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a SHELL.
+
+    \b
+    Example:
+      xdpgw completion bash > /etc/bash_completion.d/xdpgw
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:  # click knows all that Choice admits
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(found(cli, {}, "xdpgw", "_XDPGW_COMPLETE").source())
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1024:.0f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.1f} MiB"
+
+
+def main(args: Iterable[str] | None = None) -> None:
+    """Run the command and exit. No user's error ends in a traceback."""
+    try:
+        cli.main(None if args is None else list(args), prog_name="xdpgw", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        # Who read our output has seen enough. Keep the interpreter from flushing into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except XdpgwError as error:
+        note(f"xdpgw: {error}" if error.exit_status != 2 else str(error))
+        if error.hint:
+            note(f"  {error.hint}")
+        sys.exit(error.exit_status)

@@ -1,0 +1,83 @@
+"""What people read on a terminal. Every command that prints data has the same data as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["explanation_line", "flags_text", "flow_text", "print_status"]
+
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 51: "ah", 58: "icmp6", 132: "sctp"}
+_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
+
+
+def flags_text(flags: int) -> str:
+    """The names of the TCP flags that are set, with commas; "none" for 0."""
+    return ",".join(name for bit, name in enumerate(_FLAGS) if flags >> bit & 1) or "none"
+
+
+def flow_text(key: Mapping[str, Any]) -> str:
+    """Who to whom, by what: the key of an explanation in a few words."""
+    words = []
+    if key["vlan"] is not None:
+        words.append(f"vlan {key['vlan']}")
+    if key["family"] is None:
+        words.append("not ip")
+    else:
+        ends = []
+        for address, port in ((key["src"], key["sport"]), (key["dst"], key["dport"])):
+            shown = f"[{address}]" if port is not None and key["family"] == 6 else address
+            ends.append(shown if port is None else f"{shown}:{port}")
+        words.append(" > ".join(ends))
+        words.append(_PROTOCOLS.get(key["proto"], f"proto {key['proto']}"))
+        if key["tcp_flags"] is not None:
+            words.append(flags_text(key["tcp_flags"]))
+        if key["frag"] != "no":
+            words.append(f"{key['frag']} fragment")
+    return " ".join(words) + f" len {key['len']}"
+
+
+def explanation_line(answer: Mapping[str, Any]) -> str:
+    """One explanation as a line: number, verdict, why, flow."""
+    verdict = answer["verdict"]
+    if answer["target"] is not None:
+        verdict += f" {answer['target']}"
+    why = answer["reason"] if answer["rule"] is None else f"{answer['reason']} {answer['rule']}"
+    return f"{answer['frame']:>6}  {verdict:<14} {why:<20} {flow_text(answer['key'])}"
+
+
+def print_status(state: Mapping[str, Any]) -> None:
+    """Print what `xdpgw status --json` holds, as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state["loaded_at_ns"] / 1e9))
+    charge = (
+        "a process is in charge" if state["in_charge"] else "orphaned: it filters, but nobody drains its log"
+    )
+    console.print(f"policy {state['policy_file']}, in force since {since}; {charge}", soft_wrap=True)
+
+    ports = Table("port", "mode", "verdict", "reason", box=None, pad_edge=False)
+    ports.add_column("packets", justify="right")
+    ports.add_column("bytes", justify="right")
+    for port in state["ports"]:
+        mode = port["mode"] if port["attached"] else "gone"
+        ports.add_row(
+            port["port"], mode, "received", "", f"{port['received']['packets']}", f"{port['received']['bytes']}"
+        )
+        for count in port["counters"]:
+            ports.add_row("", "", count["verdict"], count["reason"], f"{count['packets']}", f"{count['bytes']}")
+    console.print(ports)
+    for port in state["ports"]:
+        if not port["attached"]:
+            console.print(f"{port['port']}: the interface is gone or was made anew; xdpgw reload attaches it")
+        elif port["note"]:
+            console.print(f"{port['port']}: not native: {port['note']}", soft_wrap=True)
+    log = state["log"]
+    console.print(
+        f"log: {log['sources']} sources; events due {log['due']} = written {log['written']} "
+        f"+ lost {log['lost']} + over the rate {log['limited']}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,212 @@
+"""`xdpgw run`: the process in charge of a filter, and what can be read of any filter."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from xdpgw import config as configs
+from xdpgw import gateway, rules, stats
+from xdpgw._abi import Reason, Verdict
+from xdpgw.config import Config
+from xdpgw.errors import XdpgwError
+from xdpgw.events import EventReader, Names, Pump
+from xdpgw.pins import Instance, Manifest
+from xdpgw.session import find_session
+
+__all__ = ["rules_of_file", "rules_of_filter", "serve", "status_of"]
+
+WAIT_MS = 200
+"""How long the log may sleep before the process looks whether it was told to stop or to reload."""
+
+Note = Callable[[str], None]
+
+
+class Signals:
+    """What the process was told by signals, to be looked at between two batches."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.reload = False
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        self.stop = True
+
+    def _reload(self, signum: int, frame: FrameType | None) -> None:
+        self.reload = True
+
+    @contextmanager
+    def caught(self) -> Iterator[Signals]:
+        """Catch SIGINT and SIGTERM (stop) and SIGHUP (reload) instead of dying of them."""
+        handlers = {
+            signal.SIGINT: self._stop,
+            signal.SIGTERM: self._stop,
+            signal.SIGHUP: self._reload,
+        }
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def serve(file: Path, *, note: Note, instance: Instance | None = None) -> None:
+    """Put a policy in force, feed its log to its sinks until told to stop.
+
+    Args:
+        file: the policy.
+        note: takes what a person should know, a line or a few at a time.
+        instance: where the filter's pins are; this network namespace's if None.
+
+    Raises:
+        XdpgwError: it could not be put in force; what was in force before still is.
+    """
+    instance = instance or Instance()
+    policy = configs.read(file)
+    session = find_session()
+    with Signals().caught() as signals, gateway.take_charge(policy, instance, session=session) as applied:
+        _tell(applied, note)
+        while not signals.stop:
+            changed = _pump(policy, instance, signals, note)
+            if not changed:
+                return
+            policy = changed
+
+
+def _tell(applied: gateway.Applied, note: Note) -> None:
+    from xdpgw.cli import describe
+
+    note(describe(applied))
+
+
+def _pump(policy: Config, instance: Instance, signals: Signals, note: Note) -> Config | None:
+    """Move events to the policy's sinks. Returns the next policy, or None when it is time to stop."""
+    manifest = instance.manifest()
+    if manifest is None:
+        return None
+    with ExitStack() as stack:
+        books = instance.books()
+        for book in books.values():
+            stack.enter_context(book)
+        pump = stack.enter_context(Pump.of(policy.log.sinks, on_error=note))
+        reader = stack.enter_context(EventReader(books["events"]))
+        while True:
+            names = _names(manifest)
+            pump.feed(reader, names, timeout_ms=WAIT_MS)
+            if signals.stop:
+                return None
+            current = instance.manifest()
+            if current is None:
+                note("the filter was detached by another process")
+                return None
+            if current != manifest:
+                note("the policy was replaced by another process")
+                return configs.loads(
+                    current.policy_text,
+                    file=current.policy_file,
+                    base=Path(current.policy_file).parent,
+                )
+            if signals.reload:
+                signals.reload = False
+                renewed = _reload(policy, instance, note)
+                if renewed is not None:
+                    return renewed
+
+
+def _reload(policy: Config, instance: Instance, note: Note) -> Config | None:
+    try:
+        renewed = configs.read(policy.path)
+        _tell(gateway.apply(renewed, instance, session=find_session()), note)
+    except XdpgwError as error:
+        note(f"{error}\nthe policy in force stays in force")
+        return None
+    return renewed
+
+
+def _names(manifest: Manifest) -> Names:
+    return Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
+
+
+def status_of(instance: Instance, manifest: Manifest) -> dict[str, Any]:
+    """All that can be said of a filter, from its pins alone; counters in packets, bytes and events."""
+    with ExitStack() as stack:
+        books = instance.books()
+        for book in books.values():
+            stack.enter_context(book)
+        ports = stats.read_ports(books["counters"], {x: manifest.port_slots[x] for x in manifest.ports})
+        log = stats.read_log(books["log_counters"])
+    return {
+        "policy_file": manifest.policy_file,
+        "loaded_at_ns": manifest.loaded_at_ns,
+        "version": manifest.version,
+        "in_charge": instance.in_charge,
+        "pins": str(instance.path),
+        "on_exit": manifest.on_exit,
+        "ports": [_port_status(instance, manifest, port) for port in ports],
+        "log": {
+            "sources": manifest.log_sources,
+            "due": log.due,
+            "written": log.written,
+            "lost": log.lost,
+            "limited": log.limited,
+        },
+    }
+
+
+def _port_status(instance: Instance, manifest: Manifest, port: stats.PortStats) -> dict[str, Any]:
+    at = manifest.ports[port.port]
+    link = instance.link(port.port)
+    attached = False
+    if link is not None:
+        with link:
+            attached = link.info().ifindex == at.ifindex
+    return {
+        "port": port.port,
+        "ifindex": at.ifindex,
+        "mode": at.mode,
+        "note": at.note,
+        "attached": attached,
+        "received": {"packets": port.received.packets, "bytes": port.received.bytes},
+        "counters": [
+            {
+                "verdict": Verdict(verdict).text,
+                "reason": Reason(reason).text,
+                "packets": count.packets,
+                "bytes": count.bytes,
+            }
+            for (verdict, reason), count in port.by.items()
+        ],
+    }
+
+
+def rules_of_file(policy: Config) -> list[dict[str, Any]]:
+    """The rules of a policy, as `rules_of_filter` gives those in force, without counters."""
+    lines = rules.format_rules(policy.rules).splitlines()
+    return [
+        {"name": rule.name, "text": line, "packets": None, "bytes": None}
+        for rule, line in zip(policy.rules, lines, strict=True)
+    ]
+
+
+def rules_of_filter(instance: Instance, manifest: Manifest) -> list[dict[str, Any]]:
+    """The rules in force, in order, with what each decided."""
+    with ExitStack() as stack:
+        books = instance.books()
+        for book in books.values():
+            stack.enter_context(book)
+        counts = stats.read_rules(books["rule_counters"], manifest.rule_slots)
+    return [
+        {
+            "name": line.split()[0],
+            "text": line,
+            "packets": counts[line.split()[0]].packets,
+            "bytes": counts[line.split()[0]].bytes,
+        }
+        for line in manifest.rules_text.splitlines()
+    ]
