@@ -217,14 +217,29 @@ int xg_object_map_reuse(struct xg_object *object, const char *name, int fd)
 	ok &= same(log, name, "type", has.type, bpf_map__type(map));
 	ok &= same(log, name, "key bytes", has.key_bytes, bpf_map__key_size(map));
 	ok &= same(log, name, "value bytes", has.value_bytes, bpf_map__value_size(map));
-	ok &= same(log, name, "max entries", has.max_entries, bpf_map__max_entries(map));
 	ok &= same(log, name, "flags", has.flags, bpf_map__map_flags(map));
+	/*
+	 * What the program declares is a placeholder for some maps; only too few entries do harm.
+	 */
+	if (has.max_entries < bpf_map__max_entries(map))
+		ok &= same(log, name, "max entries", has.max_entries, bpf_map__max_entries(map));
 	if (!ok)
 		return -EMEDIUMTYPE;
 	listen_for(log);
 	err = bpf_map__reuse_fd(map, fd);
 	listen_for(NULL);
 	return err;
+}
+
+int xg_object_prog_set_flags(struct xg_object *object, const char *name, uint32_t flags)
+{
+	struct bpf_program *prog = bpf_object__find_program_by_name(object->bpf, name);
+
+	if (!prog)
+		return -ENOENT;
+	if (object->loaded)
+		return -EBUSY;
+	return bpf_program__set_flags(prog, flags);
 }
 
 int xg_object_load(struct xg_object *object)
@@ -239,6 +254,17 @@ int xg_object_load(struct xg_object *object)
 	/* libbpf refuses a second load, after a failed one, too. */
 	object->loaded = 1;
 	return err;
+}
+
+const char *xg_object_map_name(const struct xg_object *object, uint32_t index)
+{
+	struct bpf_map *map;
+
+	bpf_object__for_each_map(map, object->bpf) {
+		if (!bpf_map__is_internal(map) && !index--)
+			return bpf_map__name(map);
+	}
+	return NULL;
 }
 
 static int lent(int fd)

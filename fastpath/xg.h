@@ -79,10 +79,14 @@ XG_MUST_CHECK int xg_object_map_set_entries(struct xg_object *object, const char
 
 /*
  * Loads with the map behind fd (duplicated) in the place of a new one. -ENOENT: no such map;
- * -EBUSY: loaded already; -EMEDIUMTYPE: type, sizes, entries or flags differ, and the log has one
- * line for each difference.
+ * -EBUSY: loaded already; -EMEDIUMTYPE: type, sizes or flags differ, or it has fewer entries than
+ * the program declares; the log has one line for each difference.
  */
 XG_MUST_CHECK int xg_object_map_reuse(struct xg_object *object, const char *map, int fd);
+
+/* Sets BPF_F_XDP_HAS_FRAGS and the like before load. -ENOENT: no such program; -EBUSY: loaded. */
+XG_MUST_CHECK int xg_object_prog_set_flags(struct xg_object *object, const char *prog,
+					   uint32_t flags);
 
 /*
  * Creates the maps and has the verifier check the programs. Needs CAP_BPF, and CAP_NET_ADMIN for
@@ -91,6 +95,9 @@ XG_MUST_CHECK int xg_object_map_reuse(struct xg_object *object, const char *map,
  * (verifier), -E2BIG (too complex), -ENOMEM.
  */
 XG_MUST_CHECK int xg_object_load(struct xg_object *object);
+
+/* Name of the index-th map that the source declares (not .rodata and its like); NULL: no more. */
+const char *xg_object_map_name(const struct xg_object *object, uint32_t index);
 
 /* Lent fd of a loaded object's map or program. -ENOENT: no such name; -EBADF: not loaded. */
 XG_MUST_CHECK int xg_object_map_fd(const struct xg_object *object, const char *map);

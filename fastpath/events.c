@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * events.c - the consumer's end of a BPF ring buffer (kernel/bpf/ringbuf.c).
+ *
+ *   page 0    page 1    data, size bytes        the same data again
+ *   consumer  producer  |rec|rec|rec|           |rec|rec|rec|
+ *   rw        ro        ro                      ro
+ *
+ * Positions only grow, in bytes, and wrap with their type; position & mask is the place in the
+ * data. As the data stands there twice, a record that runs over the end is read in one piece. A
+ * record is a header (length with two flags, page offset for the kernel's own use) and its bytes,
+ * padded to 8.
+ *
+ * The program reserves a record as BUSY, under a lock that also moves the producer's position, and
+ * clears BUSY with a full barrier once the bytes are written. So: the acquire of the producer's
+ * position makes headers visible, the acquire of a header without BUSY its bytes, and the release
+ * of the consumer's position keeps the program from writing over bytes that are still being copied.
+ *
+ * Invariant: consumer <= producer <= consumer + size, all mod 2^64; this side writes only the
+ * first.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/bpf.h>
+
+#include "xg.h"
+
+/* struct bpf_ringbuf_hdr of the kernel: u32 len, u32 pg_off. */
+#define HEADER_BYTES BPF_RINGBUF_HDR_SZ
+
+/* The kernel's counters are unsigned long, lock-free wherever it runs. */
+_Static_assert(sizeof(_Atomic unsigned long) == sizeof(unsigned long), "not the kernel's counter");
+_Static_assert(sizeof(_Atomic uint32_t) == sizeof(uint32_t), "not the kernel's header");
+
+struct xg_events {
+	_Atomic unsigned long *consumer;	/* written here, read by the program */
+	const _Atomic unsigned long *producer;	/* the other way round */
+	const uint8_t *data;
+	unsigned long mask;
+	struct xg_events_stats stats;
+	void *written;		/* mapping of page 0 */
+	void *read;		/* mapping of the rest */
+	size_t written_bytes;
+	size_t read_bytes;
+	int map_fd;
+};
+
+int xg_events_open(int map_fd, struct xg_events **out)
+{
+	struct xg_events *events;
+	struct xg_map_info info;
+	size_t page;
+	int err;
+
+	err = xg_map_info(map_fd, &info);
+	if (err)
+		return err;
+	if (info.type != BPF_MAP_TYPE_RINGBUF)
+		return -EMEDIUMTYPE;
+	page = (size_t)sysconf(_SC_PAGESIZE);
+
+	events = calloc(1, sizeof(*events));
+	if (!events)
+		return -ENOMEM;
+	events->map_fd = map_fd;
+	events->mask = info.max_entries - 1UL;
+
+	events->written_bytes = page;
+	events->written = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
+	if (events->written == MAP_FAILED) {
+		err = -errno;
+		goto free_events;
+	}
+	events->read_bytes = page + 2 * (size_t)info.max_entries;
+	events->read = mmap(NULL, events->read_bytes, PROT_READ, MAP_SHARED, map_fd, (off_t)page);
+	if (events->read == MAP_FAILED) {
+		err = -errno;
+		goto unmap_written;
+	}
+	events->consumer = events->written;
+	events->producer = events->read;
+	events->data = (const uint8_t *)events->read + page;
+	*out = events;
+	return 0;
+
+unmap_written:
+	munmap(events->written, events->written_bytes);
+free_events:
+	free(events);
+	return err;
+}
+
+void xg_events_close(struct xg_events *events)
+{
+	if (!events)
+		return;
+	munmap(events->read, events->read_bytes);
+	munmap(events->written, events->written_bytes);
+	free(events);
+}
+
+static unsigned long record_bytes(uint32_t len)
+{
+	return ((unsigned long)len + HEADER_BYTES + 7) & ~7UL;
+}
+
+int xg_events_drain(struct xg_events *events, struct xg_event *out, uint32_t max)
+{
+	/* Read anew each time: whoever held the ring before us has left it where it left it. */
+	unsigned long at = atomic_load_explicit(events->consumer, memory_order_relaxed);
+	unsigned long end = atomic_load_explicit(events->producer, memory_order_acquire);
+	unsigned long start = at;
+	uint32_t n = 0;
+
+	if (max > INT_MAX)
+		max = INT_MAX;
+	while (at != end && n < max) {
+		const uint8_t *record = events->data + (at & events->mask);
+		uint32_t header = atomic_load_explicit((const _Atomic uint32_t *)record,
+						       memory_order_acquire);
+		uint32_t len = header & ~(BPF_RINGBUF_BUSY_BIT | BPF_RINGBUF_DISCARD_BIT);
+
+		if (header & BPF_RINGBUF_BUSY_BIT)
+			break;
+		if (record_bytes(len) > end - at) {
+			/* A second reader moved the position into a record: go on behind it all. */
+			events->stats.malformed++;
+			at = end;
+			break;
+		}
+		at += record_bytes(len);
+		if (header & BPF_RINGBUF_DISCARD_BIT)
+			events->stats.discarded++;
+		else if (len != sizeof(*out))
+			events->stats.malformed++;
+		else
+			memcpy(&out[n++], record + HEADER_BYTES, sizeof(*out));
+	}
+	/* Once a batch: the line is the producers', and each store takes it away from them. */
+	if (at != start)
+		atomic_store_explicit(events->consumer, at, memory_order_release);
+	events->stats.events += n;
+	return (int)n;
+}
+
+int xg_events_wait(const struct xg_events *events, int timeout_ms)
+{
+	struct pollfd pollfd = { .fd = events->map_fd, .events = POLLIN };
+	int ready = poll(&pollfd, 1, timeout_ms);
+
+	if (ready < 0)
+		return -errno;
+	return ready && (pollfd.revents & POLLNVAL) ? -EBADF : ready;
+}
+
+int xg_events_fd(const struct xg_events *events)
+{
+	return events->map_fd;
+}
+
+uint64_t xg_events_size_bytes(const struct xg_events *events)
+{
+	return events->mask + 1;
+}
+
+uint64_t xg_events_used_bytes(const struct xg_events *events)
+{
+	/* In this order, or a drain in between would make it negative. */
+	unsigned long at = atomic_load_explicit(events->consumer, memory_order_acquire);
+
+	return atomic_load_explicit(events->producer, memory_order_acquire) - at;
+}
+
+void xg_events_stats(const struct xg_events *events, struct xg_events_stats *out)
+{
+	*out = events->stats;
+}
