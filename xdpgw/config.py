@@ -1,0 +1,139 @@
+"""The policy file as values. `read` tells everything that is wrong with a file at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from xdpgw.errors import Diagnostic
+from xdpgw.rules import Rate, Rule
+from xdpgw.sets import NamedSet
+
+__all__ = [
+    "Config",
+    "Diagnostic",
+    "GatewaySettings",
+    "LogSettings",
+    "NamedSet",
+    "PolicySettings",
+    "PortSettings",
+    "SinkSettings",
+    "Target",
+    "loads",
+    "read",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """[policy] without its rules."""
+
+    default: Literal["pass", "drop"] = "pass"
+    malformed: Literal["pass", "drop"] = "drop"
+    fragments: Literal["rules", "drop", "follow"] = "rules"
+    guard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PortSettings:
+    """[ports.NAME]; queues is "all" or the numbers of some."""
+
+    name: str
+    mode: Literal["auto", "native", "generic"] = "auto"
+    queues: Literal["all"] | tuple[int, ...] = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """[af_xdp.NAME]: what takes the frames.
+
+    Args:
+        handler: count, reflect, forward:PORT, capture:FILE or python:MODULE:FUNCTION.
+    """
+
+    name: str
+    handler: str
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings:
+    """Where events go.
+
+    Args:
+        kind: stdout or jsonl.
+        path: the file of jsonl, relative to the policy file unless absolute.
+        options: of jsonl: max_bytes (bytes), keep (files).
+    """
+
+    kind: str
+    path: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """[log].
+
+    Args:
+        window_ns: after so many nanoseconds a source is new again.
+        rate: bounds all events together.
+    """
+
+    sources: Literal["off", "new", "every"] = "new"
+    window_ns: int = 60_000_000_000
+    rate: Rate | None = Rate(100_000, "/s")
+    sinks: tuple[SinkSettings, ...] = (SinkSettings("stdout"),)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """[gateway]: on_exit says what happens to the filter, coexist asks for libxdp's dispatcher."""
+
+    on_exit: Literal["keep", "detach"] = "keep"
+    coexist: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One policy file.
+
+    Args:
+        path: the file as it was named.
+        warnings: what is allowed but hardly meant.
+        text: the file as it was read.
+    """
+
+    path: Path
+    policy: PolicySettings = PolicySettings()
+    rules: tuple[Rule, ...] = ()
+    sets: Mapping[str, NamedSet] = field(default_factory=dict)
+    ports: Mapping[str, PortSettings] = field(default_factory=dict)
+    af_xdp: Mapping[str, Target] = field(default_factory=dict)
+    log: LogSettings = LogSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    warnings: tuple[Diagnostic, ...] = ()
+    text: str = ""
+
+
+def read(path: Path | str) -> Config:
+    """Read a policy file.
+
+    Raises:
+        ConfigError: with everything that is wrong with the file.
+    """
+    raise NotImplementedError
+
+
+def loads(text: str, *, file: str = "<policy>", base: Path = Path()) -> Config:
+    """Read a policy from text.
+
+    Args:
+        file: its name for diagnostics.
+        base: the directory that paths in it are relative to.
+
+    Raises:
+        ConfigError: with everything that is wrong with the text.
+    """
+    raise NotImplementedError
