@@ -234,7 +234,9 @@ static __always_inline __u32 lowest_bit(__u64 bits)
 		at += 2;
 		bits >>= 2;
 	}
-	return at + !(bits & 1);
+	at += !(bits & 1);
+	opaque(at); /* 64 constants on 64 paths to the verifier, one unknown behind this */
+	return at;
 }
 
 /* Returns the number of the first rule that the packet satisfies, or enum match_result. */

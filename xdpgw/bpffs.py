@@ -1,4 +1,4 @@
-"""Where pins live: the BPF file system, found or mounted, and the network namespace that names a folder in it."""
+"""Where pins live: the BPF file system, and the network namespace that names a folder in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INIT = Path("/proc/1/root/sys/fs/bpf")
 
 
 def is_bpffs(path: Path) -> bool:
-    """Whether a path lies on a mounted BPF file system; False, too, where it cannot be looked at."""
+    """Whether a path lies on a mounted BPF file system; False where it cannot be looked at."""
     return bool(lib.xg_is_bpffs(os.fsencode(path)) == 1)
 
 
@@ -43,8 +43,9 @@ def ensure_bpffs() -> Path:
         complaints.append(done.stderr.strip() or f"{command[0]}: exit status {done.returncode}")
     hint = "mount it: mount -t bpf bpf /sys/fs/bpf"
     if os.geteuid() != 0:
-        raise PrivilegeError("no BPF file system is mounted at /sys/fs/bpf", hint + " (as root)",
-                             errno=errno.EPERM)
+        raise PrivilegeError(
+            "no BPF file system is mounted at /sys/fs/bpf", hint + " (as root)", errno=errno.EPERM
+        )
     raise KernelError(
         f"no BPF file system could be mounted at /sys/fs/bpf: {'; '.join(complaints)}",
         hint,
@@ -53,7 +54,7 @@ def ensure_bpffs() -> Path:
 
 
 def netns_inode() -> int:
-    """The inode number of the calling thread's network namespace: the number in `net:[4026531840]`."""
+    """The inode of the calling thread's network namespace: the number in `net:[4026531840]`."""
     return os.stat("/proc/thread-self/ns/net").st_ino
 
 
@@ -62,7 +63,7 @@ def _find() -> Path | None:
 
 
 def _mount_commands() -> list[list[str]]:
-    """Ways to mount, best first: where pid 1 sees it, so that it outlives a private mount namespace."""
+    """Ways to mount, best first: where pid 1 sees it it outlives a private mount namespace."""
     mount = ["mount", "-t", "bpf", "bpf", str(_HERE)]
     enter = ["nsenter", "--mount=/proc/1/ns/mnt"]
     return [command for command in (enter + mount, mount) if shutil.which(command[0])]

@@ -1,7 +1,7 @@
 """Who holds a port: the program on it, its link, and the processes that keep either open.
 
-The kernel tells the program (by netlink) but not whose it is. Processes are found by looking through
-/proc/*/fdinfo for the program's id; a program that only a pin or the port itself keeps has none.
+The kernel tells the program (by netlink) but not whose it is. Processes are found by
+looking through /proc/*/fdinfo for the program's id; what only a pin or the port keeps has none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Holder:
     link_id: int | None
     """None: attached by netlink (`ip link`, libxdp), or we may not look."""
     processes: tuple[tuple[int, str], ...]
-    """(pid, command) of those that hold the program or its link open; other users' only for root."""
+    """(pid, command) of those that hold it or its link open; other users' only for root."""
 
     def __str__(self) -> str:
         text = f"program {self.prog_id}"
@@ -54,7 +54,7 @@ class Holder:
 
 
 def holder_of(ifindex: int) -> Holder | None:
-    """The program on a port of this network namespace; None where there is none or we may not look."""
+    """The program on a port of this network namespace; None: there is none, or we may not look."""
     query = ffi.new("struct xg_xdp_query *")
     if lib.xg_xdp_query(ifindex, query) < 0:
         return None
@@ -86,7 +86,7 @@ def _prog_name(prog_id: int) -> str | None:
 
 
 def _link_id(ifindex: int, prog_id: int) -> int | None:
-    """The link of this port. ifindexes repeat between network namespaces; with the program's id they do not."""
+    """The link by both numbers, as other network namespaces use the same ifindex."""
     at = ffi.new("uint32_t *")
     fd = ffi.new("int *")
     info = ffi.new("struct xg_link_info *")
