@@ -191,8 +191,7 @@ static int same(struct text *log, const char *map, const char *what, uint32_t ha
 {
 	if (has == wants)
 		return 1;
-	text_append(log, "map '%s': the kept one has %s %u, the program wants %u\n", map, what, has,
-		    wants);
+	text_append(log, "map '%s': %s: wanted %u, got %u\n", map, what, wants, has);
 	return 0;
 }
 

@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _XDP_HAS_FRAGS = 1 << 5  # BPF_F_XDP_HAS_FRAGS
+_DIFFERENCE = re.compile(r"^map '.*': (.*): wanted (\d+), got (\d+)$", re.MULTILINE)
 
 
 class BpfObject:
@@ -112,22 +113,19 @@ class BpfObject:
             self._handle(), symbol.encode(), ffi.from_buffer(value), len(value)
         )
         if err == -errno.EMSGSIZE:
-            raise AbiMismatch(
-                f"the constant {symbol} of {self._name} is not {len(value)} bytes long",
-                "build it anew: make build",
-                struct=symbol,
-                wanted=len(value),
-            )
+            raise AbiMismatch(symbol, f"{len(value)} bytes", "another size in the object")
         self._named(err, "constant", symbol)
 
     def _reuse(self, name: str, kept: Map) -> None:
         before = len(self.log)
         err = lib.xg_object_map_reuse(self._handle(), name.encode(), kept.fileno())
         if err == -errno.EMEDIUMTYPE:
+            found = _DIFFERENCE.findall(self.log[before:])
             raise AbiMismatch(
-                self.log[before:].strip(),
-                "another version of xdpgw made it: xdpgw detach, then start anew",
-                struct=name,
+                f"map {name}",
+                ", ".join(f"{what} {wanted}" for what, wanted, _ in found),
+                ", ".join(f"{what} {got}" for what, _, got in found),
+                "another version made the kept map: xdpgw detach, then start anew",
             )
         self._named(err, "map", name)
 
@@ -154,7 +152,9 @@ class BpfObject:
         if code in (errno.EPERM, errno.EACCES):
             fail(-code, f"loading {self._name}")
         said = [x.removeprefix("libbpf: ") for x in log.splitlines() if x.strip()]
-        raise KernelError(f"loading {self._name} failed", said[0] if said else None, code)
+        raise KernelError(
+            f"loading {self._name} failed: {os.strerror(code)}", said[0] if said else None, code
+        )
 
     @property
     def log(self) -> str:
@@ -164,7 +164,7 @@ class BpfObject:
 
     def map_names(self) -> list[str]:
         """The maps that the source declares, in its order; not .rodata and its like."""
-        names = []
+        names: list[str] = []
         while name := lib.xg_object_map_name(self._handle(), len(names)):
             names.append(ffi.string(name).decode())
         return names

@@ -1,0 +1,239 @@
+"""Maps of the kernel, by file descriptor: single entries as bytes, whole tables as numpy arrays."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xdpgw._native import ffi, lib
+from xdpgw.handles import Handle, checked, possible_cpus
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["MAP_TYPES", "Map", "MapInfo", "pointer_to"]
+
+MAP_TYPES = {
+    "hash": 1,
+    "array": 2,
+    "percpu_hash": 5,
+    "percpu_array": 6,
+    "lru_hash": 9,
+    "lru_percpu_hash": 10,
+    "lpm_trie": 11,
+    "devmap": 14,
+    "xskmap": 17,
+    "ringbuf": 27,
+}
+"""enum bpf_map_type."""
+
+_PER_CPU = frozenset({5, 6, 10})
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """What a map is."""
+
+    type: int
+    """enum bpf_map_type."""
+    id: int
+    name: str
+    key_size: int
+    """Bytes."""
+    value_size: int
+    """Bytes, of one CPU where the map is per CPU."""
+    max_entries: int
+    flags: int
+
+
+class Map(Handle):
+    """A map. Keys and values are bytes as they lie in memory; per-CPU values hold all CPUs."""
+
+    _info: MapInfo | None = None
+
+    @classmethod
+    def create(
+        cls, kind: str, name: str, *, key: int, value: int, entries: int, flags: int = 0
+    ) -> Map:
+        """Create a map.
+
+        Args:
+            kind: a key of `MAP_TYPES`.
+            name: at most 15 letters, digits, `_` and `.`.
+            key: bytes of a key.
+            value: bytes of a value.
+            entries: its capacity.
+            flags: BPF_F_* of linux/bpf.h.
+
+        Raises:
+            KernelError: the kernel refuses (EINVAL), or has no memory for it.
+        """
+        fd = ffi.new("int *")
+        code = lib.xg_map_create(MAP_TYPES[kind], name.encode(), key, value, entries, flags, fd)
+        checked(code, f"creating the {kind} map {name} of {entries} entries")
+        return cls(int(fd[0]))
+
+    @classmethod
+    def from_id(cls, map_id: int) -> Map:
+        """Open a map by the kernel's number for it."""
+        fd = ffi.new("int *")
+        checked(lib.xg_map_fd_by_id(map_id, fd), f"opening map {map_id}")
+        return cls(int(fd[0]))
+
+    def info(self) -> MapInfo:
+        """What the map is; asked for once, as it cannot change."""
+        if self._info is None:
+            raw = ffi.new("struct xg_map_info *")
+            checked(lib.xg_map_info(self.fileno(), raw), "reading a map's description")
+            self._info = MapInfo(
+                raw.type,
+                raw.id,
+                ffi.string(raw.name, 16).decode(),
+                raw.key_bytes,
+                raw.value_bytes,
+                raw.max_entries,
+                raw.flags,
+            )
+        return self._info
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of a whole value: where the map is per CPU, each CPU's share rounded up to 8."""
+        info = self.info()
+        if info.type in _PER_CPU:
+            return -(-info.value_size // 8) * 8 * possible_cpus()
+        return info.value_size
+
+    def lookup(self, key: bytes) -> bytes:
+        """The value of a key.
+
+        Raises:
+            KeyError: it has none.
+        """
+        value = ffi.new("char[]", self.value_bytes)
+        err = lib.xg_map_lookup(self.fileno(), self._key(key), value)
+        if err == -errno.ENOENT:
+            raise KeyError(key)
+        checked(err, f"a lookup in map {self.info().name}")
+        return bytes(ffi.buffer(value))
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+        """Set the value of a key.
+
+        Args:
+            key: as many bytes as the map's keys have.
+            value: `value_bytes` bytes.
+            flags: 0 any, 1 BPF_NOEXIST, 2 BPF_EXIST.
+
+        Raises:
+            KernelError: E2BIG, ENOSPC: the map is full. EEXIST, ENOENT: as the flags say.
+        """
+        if len(value) != self.value_bytes:
+            raise ValueError(f"map {self.info().name} takes values of {self.value_bytes} bytes")
+        err = lib.xg_map_update(self.fileno(), self._key(key), ffi.from_buffer(value), flags)
+        checked(err, f"an update of map {self.info().name}")
+
+    def update_all_cpus(self, key: bytes, value: bytes) -> None:
+        """Set a key to the same value on each CPU; a plain update where the map is not per CPU."""
+        if self.info().type in _PER_CPU:
+            value = value.ljust(-(-self.info().value_size // 8) * 8, b"\0") * possible_cpus()
+        self.update(key, value)
+
+    def update_many(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
+        """Set many keys at once: one system call where the kernel can.
+
+        Args:
+            keys: shape (n, ...), n keys of the map's key size.
+            values: shape (n, ...), n values of `value_bytes`.
+
+        Raises:
+            KernelError: the map is full, or the like; the first ones may be in then.
+        """
+        import numpy as np
+
+        n, info = len(keys), self.info()
+        keys, values = np.ascontiguousarray(keys), np.ascontiguousarray(values)
+        if keys.nbytes != n * info.key_size or values.nbytes != n * self.value_bytes:
+            raise ValueError(
+                f"map {info.name} takes keys of {info.key_size} and values of {self.value_bytes} "
+                f"bytes; {n} pairs came in {keys.nbytes} and {values.nbytes}"
+            )
+        done = ffi.new("uint32_t *")
+        err = lib.xg_map_update_many(self.fileno(), pointer_to(keys), pointer_to(values), n, done)
+        checked(
+            err,
+            f"writing entry {done[0]} of {n} into map {info.name} "
+            f"(it takes {info.max_entries} entries)",
+        )
+
+    def delete(self, key: bytes) -> None:
+        """Remove a key.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        err = lib.xg_map_delete(self.fileno(), self._key(key))
+        if err == -errno.ENOENT:
+            raise KeyError(key)
+        checked(err, f"a delete in map {self.info().name}")
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """All (key, value) pairs, in the map's order; it may miss what comes meanwhile."""
+        for key in self._keys():
+            try:
+                yield key, self.lookup(key)
+            except KeyError:
+                continue
+
+    def _keys(self) -> list[bytes]:
+        """Collected first, as the kernel starts over behind a key that was removed meanwhile."""
+        keys: dict[bytes, None] = {}
+        at, following = ffi.NULL, ffi.new("char[]", self.info().key_size)
+        while True:
+            err = lib.xg_map_next_key(self.fileno(), at, following)
+            if err == -errno.ENOENT:
+                return list(keys)
+            checked(err, f"walking map {self.info().name}")
+            key = bytes(ffi.buffer(following))
+            if key in keys:
+                return list(keys)
+            keys[key] = None
+            at = ffi.new("char[]", key)
+
+    def array(self) -> NDArray[np.uint8]:
+        """All values of an array map, shape (max_entries, value_bytes)."""
+        import numpy as np
+
+        info = self.info()
+        out = np.empty((info.max_entries, self.value_bytes), np.uint8)
+        err = lib.xg_map_read_array(self.fileno(), len(out), pointer_to(out), out.nbytes)
+        checked(err, f"reading map {info.name}")
+        return out
+
+    def percpu(self) -> NDArray[np.uint64]:
+        """All values of a per-CPU array of 64-bit numbers, shape (max_entries, cpus, numbers).
+
+        Each number is whole, but writers go on meanwhile.
+
+        Raises:
+            KernelError: the map is not an array.
+        """
+        import numpy as np
+
+        if self.info().type not in _PER_CPU or self.info().value_size % 8:
+            raise ValueError(f"map {self.info().name} has no 64-bit numbers for each CPU")
+        return self.array().view(np.uint64).reshape(self.info().max_entries, possible_cpus(), -1)
+
+    def _key(self, key: bytes) -> Any:
+        # A key of another length would make the kernel read past it.
+        if len(key) != self.info().key_size:
+            raise ValueError(f"map {self.info().name} has keys of {self.info().key_size} bytes")
+        return ffi.from_buffer(key)
+
+
+def pointer_to(array: NDArray[Any], kind: str = "char *") -> Any:
+    """The memory of a contiguous array, which must outlive the pointer's use."""
+    return ffi.cast(kind, array.ctypes.data)
