@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from xdpgw.errors import Diagnostic
+from xdpgw.errors import ConfigError, Diagnostic
 from xdpgw.rules import Rate, Rule
 from xdpgw.sets import NamedSet
 
@@ -50,7 +50,8 @@ class Target:
     """[af_xdp.NAME]: what takes the frames.
 
     Args:
-        handler: count, reflect, forward:PORT, capture:FILE or python:MODULE:FUNCTION.
+        handler: count, reflect, forward:PORT, capture:FILE or python:MODULE:FUNCTION, as typed; FILE
+            is relative to the policy file.
     """
 
     name: str
@@ -63,7 +64,7 @@ class SinkSettings:
 
     Args:
         kind: stdout or jsonl.
-        path: the file of jsonl, relative to the policy file unless absolute.
+        path: the file of jsonl; the directory of the policy file is already before it.
         options: of jsonl: max_bytes (bytes), keep (files).
     """
 
@@ -123,7 +124,21 @@ def read(path: Path | str) -> Config:
     Raises:
         ConfigError: with everything that is wrong with the file.
     """
-    raise NotImplementedError
+    from xdpgw.config_reader import parse
+
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        column = error.start - (error.object.rfind(b"\n", 0, error.start) + 1) + 1
+        raise _unreadable(path, "is not UTF-8", "save it as UTF-8", line, column) from error
+    except ValueError as error:
+        raise _unreadable(path, f"is not a path: {error}") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise _unreadable(path, f"cannot be read: {reason}", _OS_HINTS.get(type(error))) from error
+    return parse(text, path, path.parent)
 
 
 def loads(text: str, *, file: str = "<policy>", base: Path = Path()) -> Config:
@@ -136,4 +151,19 @@ def loads(text: str, *, file: str = "<policy>", base: Path = Path()) -> Config:
     Raises:
         ConfigError: with everything that is wrong with the text.
     """
-    raise NotImplementedError
+    from xdpgw.config_reader import parse
+
+    return parse(text, Path(file), base)
+
+
+_OS_HINTS: dict[type[OSError], str] = {
+    FileNotFoundError: "create it, or correct the path",
+    IsADirectoryError: "name the file in it",
+    PermissionError: "give the user that runs xdpgw the right to read it",
+}
+
+
+def _unreadable(
+    path: Path, message: str, hint: str | None = None, line: int = 0, column: int = 0
+) -> ConfigError:
+    return ConfigError([Diagnostic(str(path), line, column, f"the policy {message}", hint)])

@@ -8,7 +8,7 @@ Two levels. `Rule` is the syntax: the words as they were typed, so that printing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -381,12 +381,78 @@ class RuleSet:
 
 def format_rule(rule: Rule) -> str:
     """One rule in canonical spacing."""
-    raise NotImplementedError
+    return " ".join(filter(None, _columns(rule)))
 
 
 def format_rules(rules: Iterable[Rule]) -> str:
-    """Rules in canonical spacing, a line each, columns aligned."""
-    raise NotImplementedError
+    """Rules in canonical spacing, a line each, columns aligned; "" for none."""
+    rows = [_columns(rule) for rule in rules]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width)
+        for row in rows
+    )
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def _columns(rule: Rule) -> tuple[str, str, str, str]:
+    """Name, action, matches, options."""
+    options = []
+    if rule.log is not None:
+        options.append("log" if rule.log.rate is None else f"log {rule.log.rate}")
+    if rule.sample is not None:
+        options.append(f"sample 1/{rule.sample}")
+    matches = " ".join(map(_format_match, rule.matches))
+    return rule.name, _format_action(rule.action), matches, " ".join(options)
+
+
+def _format_action(action: Action) -> str:
+    words: list[object] = [action.kind]
+    if action.target is not None:
+        words.append(action.target)
+    if action.otherwise is not None:
+        words += ["else", action.otherwise]
+    if action.limit is not None:
+        limit = action.limit
+        words.append(limit.rate)
+        if limit.burst is not None:
+            words += ["burst", limit.burst]
+        if limit.per == "source":
+            lengths = (limit.prefix4, limit.prefix6)
+            words += ["per", "source" + ("" if lengths == (32, 64) else "/{},{}".format(*lengths))]
+    return " ".join(map(str, words))
+
+
+def _format_match(match: Match) -> str:
+    if isinstance(match, Simple):
+        return match.keyword if match.value is None else f"{match.keyword} {match.value.text}"
+    if isinstance(match, Icmp):
+        code = "" if match.code is None else f" code {match.code.text}"
+        return f"type {match.type.text}{code}"
+    words: list[str] = [match.keyword]
+    if match.addresses is not None:
+        words.append(_format_operand(match.addresses))
+    if match.ports is not None:
+        words += ["port", _format_operand(match.ports)]
+    return " ".join(words)
+
+
+def _format_operand(operand: Operand) -> str:
+    text = ", ".join(word.text for word in operand.items)
+    return ("not " if operand.negate else "") + (f"{{{text}}}" if operand.braces else text)
+
+
+# What this version reads and checks, and does not carry out: each with what to do instead.
+_NOT_YET: dict[str, str] = {
+    "action reject": "write drop",
+    "action forward": "write pass: the host routes it",
+    "action redirect": "write pass: the host routes it",
+    "action af_xdp": "write pass or drop",
+    "action limit": "take the rule out",
+    "established": "take it out, or match flags ack",
+    "fragments = follow": 'write "rules" or "drop"',
+    "coexist = true": "take it out",
+}
 
 
 def resolve(config: Config) -> RuleSet:
@@ -395,4 +461,35 @@ def resolve(config: Config) -> RuleSet:
     Raises:
         ConfigError: a rule names something that the policy does not have.
     """
-    raise NotImplementedError
+    from xdpgw.predicates import Names, resolve_rules
+
+    names = Names(config.sets, config.ports, config.af_xdp)
+    resolved, wrong = resolve_rules(config.rules, names, str(config.path))
+    if wrong:
+        raise ConfigError(wrong)
+    return RuleSet(config, resolved, tuple(_not_yet(config)))
+
+
+def _not_yet(config: Config) -> Iterator[Diagnostic]:
+    """What the policy asks for in vain, in the order of the file."""
+    asked: list[tuple[str, int, int]] = []
+    if config.policy.fragments == "follow":
+        asked.append(("fragments = follow", *_setting(config, "policy", "fragments")))
+    if config.gateway.coexist:
+        asked.append(("coexist = true", *_setting(config, "gateway", "coexist")))
+    for rule in config.rules:
+        asked.append((f"action {rule.action.kind}", rule.line, rule.column))
+        for match in rule.matches:
+            if isinstance(match, Simple):
+                asked.append((match.keyword, match.line, match.column))
+    for feature, line, column in sorted(asked, key=lambda x: x[1:]):
+        if feature in _NOT_YET:
+            message = f"{feature} is not in this version"
+            yield Diagnostic(str(config.path), line, column, message, _NOT_YET[feature])
+
+
+def _setting(config: Config, *path: str) -> tuple[int, int]:
+    """Where a setting stands; (0, 0) in a configuration that was not read from text."""
+    from xdpgw.toml_positions import Positions
+
+    return Positions(config.text).value(path) if config.text else (0, 0)
