@@ -1,0 +1,154 @@
+"""Writes `xdpgw/_abi.py`: the contract of bpf/abi.h as Python enums, constants and numpy dtypes.
+
+    python fastpath/gen_abi.py OUT.py
+
+Names and numbers come from the header as the binding parsed it, offsets and sizes from the C compiler that
+built the binding. What a row means comes from the X-macro tables of the header's text.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# C enum -> Python name, kind of enum, prefix of its members.
+ENUMS = {
+    "xg_verdict": ("Verdict", "IntEnum", "XG_VERDICT_"),
+    "xg_action": ("Action", "IntEnum", "XG_ACTION_"),
+    "xg_reason": ("Reason", "IntEnum", "XG_REASON_"),
+    "xg_log_counter": ("LogCounter", "IntEnum", "XG_LOG_"),
+    "xg_dim": ("Dim", "IntEnum", "XG_DIM_"),
+    "xg_kind": ("Kind", "IntEnum", "XG_KIND_"),
+    "xg_frag": ("Frag", "IntEnum", "XG_FRAG_"),
+    "xg_log_sources": ("LogSources", "IntEnum", "XG_SOURCES_"),
+    "xg_has": ("Has", "IntFlag", "XG_HAS_"),
+}
+STRUCTS = (
+    "rate",
+    "session",
+    "config",
+    "row",
+    "rule",
+    "counter",
+    "source",
+    "prefix4",
+    "prefix6",
+    "mac",
+    "event",
+)
+HEAD = '''"""Made from bpf/abi.h by fastpath/gen_abi.py. Do not edit: change the header and build."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+'''
+TEXT = """
+    @property
+    def text(self) -> str:
+        \"\"\"The word of the policy language.\"\"\"
+        return self.name.lower()
+"""
+DTYPE = '''
+
+@cache
+def {name}_dtype() -> np.dtype[Any]:
+    """struct xg_{name} as numpy holds it."""
+    import numpy as np
+
+    return np.dtype(LAYOUTS["{name}"])
+'''
+
+
+def native(path: Path) -> Any:
+    """The built binding, without importing the package around it."""
+    loader = importlib.machinery.ExtensionFileLoader("_native", str(path))
+    spec = importlib.util.spec_from_loader("_native", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def members(ffi: Any, name: str) -> list[tuple[str, int]]:
+    """The enumerators, by number."""
+    return sorted(ffi.typeof(f"enum {name}").relements.items(), key=lambda item: item[1])
+
+
+def meanings() -> dict[str, str]:
+    """NAME -> meaning, of all rows of all tables that have one."""
+    text = (ROOT / "bpf/abi.h").read_text()
+    return dict(re.findall(r'X\((\w+), \w+, "([^"]*)"\)', text))
+
+
+def enum_text(ffi: Any, name: str) -> str:
+    """One enum as a class, and its count."""
+    python, kind, prefix = ENUMS[name]
+    lines, count = ["", "", f"class {python}({kind}):", f'    """enum {name}."""', ""], None
+    for member, value in members(ffi, name):
+        short = member.removeprefix(prefix)
+        if short == "COUNT":
+            count = value
+        else:
+            lines.append(f"    {short} = {value}")
+    text = "\n".join(lines) + "\n"
+    if kind == "IntEnum":
+        text += TEXT
+    if count is not None:
+        text += f"\n\n{prefix.removeprefix('XG_')}COUNT = {count}\n"
+    return text
+
+
+def kind_of(ctype: Any, ffi: Any) -> Any:
+    """numpy's format of a C type."""
+    if ctype.kind == "primitive":
+        return f"<u{ffi.sizeof(ctype)}"
+    if ctype.kind == "array":
+        return (kind_of(ctype.item, ffi), (ctype.length,))
+    return layout(ctype, ffi)
+
+
+def layout(ctype: Any, ffi: Any) -> dict[str, Any]:
+    """A struct in the form that numpy.dtype takes."""
+    return {
+        "names": [name for name, _ in ctype.fields],
+        "formats": [kind_of(field.type, ffi) for _, field in ctype.fields],
+        "offsets": [field.offset for _, field in ctype.fields],
+        "itemsize": ffi.sizeof(ctype),
+    }
+
+
+def generate(ffi: Any) -> str:
+    """The text of the module."""
+    parts = [HEAD]
+    parts += ["\n", *(f"{n.removeprefix('XG_')} = {v}\n" for n, v in members(ffi, "xg_limits"))]
+    parts += [enum_text(ffi, name) for name in ENUMS]
+    parts.append("\n\nCLASSES: dict[Dim, int] = {\n")
+    classes = ffi.typeof("enum xg_classes").relements
+    for name, _ in members(ffi, "xg_dim"):
+        if name != "XG_DIM_COUNT":
+            short = name.removeprefix("XG_DIM_")
+            parts.append(f"    Dim.{short}: {classes['XG_CLASSES_' + short]},\n")
+    parts.append("}\n\nMEANINGS: dict[str, str] = {\n")
+    parts += [f'    "{name}": "{meaning}",\n' for name, meaning in meanings().items()]
+    parts.append("}\n\nLAYOUTS: dict[str, Any] = {\n")
+    parts += [f'    "{x}": {layout(ffi.typeof(f"struct xg_{x}"), ffi)!r},\n' for x in STRUCTS]
+    parts.append("}\n")
+    parts += [DTYPE.format(name=x) for x in STRUCTS]
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    Path(sys.argv[1]).write_text(generate(native(ROOT / "xdpgw/_native.abi3.so").ffi))
