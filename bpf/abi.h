@@ -22,16 +22,17 @@
 #include <linux/types.h>
 
 enum xg_limits {
-	XG_MAX_RULES = 1024,	/* rules in one policy */
-	XG_ROW_WORDS = 16,	/* XG_MAX_RULES / 64 */
-	XG_RULE_SLOTS = 2048,	/* counters: a whole new policy fits beside the old one */
-	XG_NO_RULE = 0xffff,	/* "no rule decided" where a rule slot or index is asked for */
+	XG_MAX_RULES = 1024, /* rules in one policy */
+	XG_ROW_WORDS = 16, /* XG_MAX_RULES / 64 */
+	XG_RULE_SLOTS = 2048, /* counters: a whole new policy fits beside the old one */
+	XG_NO_RULE = 0xffff, /* "no rule decided" where a rule slot or index is asked for */
 	XG_MAX_PORTS = 64,
 	XG_VLAN_NONE = 0xffff,
-	XG_MAX_EXT_HEADERS = 8,	/* IPv6 extension headers that are stepped over */
-	XG_SOURCE_SLOTS = 131072,	/* sources that `[log] sources = "new"` remembers */
-	XG_MANIFEST_VERSION = 1,	/* of what is pinned: a change of a pinned map raises it */
-	XG_EVENT_RING_BYTES = 8388608,	/* about 100,000 events; a power of two, a multiple of the page */
+	XG_MAX_EXT_HEADERS = 8, /* IPv6 extension headers that are stepped over */
+	XG_SOURCE_SLOTS = 131072, /* sources that `[log] sources = "new"` remembers */
+	XG_MANIFEST_VERSION = 1, /* of what is pinned: a change of a pinned map raises it */
+	XG_EVENT_RING_BYTES =
+		8388608, /* about 100,000 events; a power of two, a multiple of the page */
 };
 
 /* What a packet gets. X(NAME, name, meaning) */
@@ -45,8 +46,7 @@ enum xg_limits {
 	X(AF_XDP, af_xdp, "the AF_XDP socket of a target on the packet's queue")
 
 /* What a rule asks: a verdict with the same number, or one of these, which do not decide alone. */
-#define XG_UNDECIDING_ACTIONS(X) \
-	X(LIMIT, limit, "drop what is over the rate, let the rest go on")
+#define XG_UNDECIDING_ACTIONS(X) X(LIMIT, limit, "drop what is over the rate, let the rest go on")
 
 /* Why a packet got its verdict. */
 #define XG_REASONS(X) \
@@ -147,7 +147,7 @@ struct xg_rate {
 
 /* One TCP connection that the guard lets through: the SSH session of the operator. Port 0: none. */
 struct xg_session {
-	__u32 client[4];	/* network order; IPv4 in the first, the rest 0 */
+	__u32 client[4]; /* network order; IPv4 in the first, the rest 0 */
 	__u32 server[4];
 	__u16 client_port;
 	__u16 server_port;
@@ -158,22 +158,22 @@ struct xg_session {
 /* One program is loaded per port; this is its view of the policy. */
 struct xg_config {
 	__u64 log_window_ns;
-	struct xg_rate log_rate;	/* all events of all ports together */
+	struct xg_rate log_rate; /* all events of all ports together */
 	struct xg_session session;
-	__u32 base[XG_DIM_COUNT];	/* DIRECT: where the dimension starts in `classes` */
-	__u32 miss[XG_DIM_COUNT];	/* row of a value that has no entry */
-	__u32 none[XG_DIM_COUNT];	/* row of a packet without the field; CONST: the row */
-	__u8 use[XG_DIM_COUNT];		/* 0: no rule looks at it, the program does not either */
-	__u8 words;			/* words of a row in use, 0: no rules */
-	__u8 port;			/* slot of the port, 0 .. XG_MAX_PORTS - 1 */
-	__u8 default_verdict;		/* enum xg_verdict, pass or drop */
+	__u32 base[XG_DIM_COUNT]; /* DIRECT: where the dimension starts in `classes` */
+	__u32 miss[XG_DIM_COUNT]; /* row of a value that has no entry */
+	__u32 none[XG_DIM_COUNT]; /* row of a packet without the field; CONST: the row */
+	__u8 use[XG_DIM_COUNT]; /* 0: no rule looks at it, the program does not either */
+	__u8 words; /* words of a row in use, 0: no rules */
+	__u8 port; /* slot of the port, 0 .. XG_MAX_PORTS - 1 */
+	__u8 default_verdict; /* enum xg_verdict, pass or drop */
 	__u8 malformed_verdict;
 	__u8 fragments_drop;
 	__u8 guard;
-	__u8 log_rules;			/* some rule has the option log */
-	__u8 log_sources;		/* enum xg_log_sources */
-	__u8 explain;			/* write what was found to the map `explained` */
-	__u8 multi_buffer;		/* a frame may go on behind data_end (kernel 5.18) */
+	__u8 log_rules; /* some rule has the option log */
+	__u8 log_sources; /* enum xg_log_sources */
+	__u8 explain; /* write what was found to the map `explained` */
+	__u8 multi_buffer; /* a frame may go on behind data_end (kernel 5.18) */
 	__u8 zero[4];
 };
 
@@ -184,11 +184,11 @@ struct xg_row {
 
 struct xg_rule {
 	struct xg_rate log_rate;
-	__u32 sample;		/* log one of so many, 0 and 1: all */
-	__u32 target;		/* port slot or AF_XDP target, by action */
-	__u16 slot;		/* of its counter; kept over reloads by the rule's name */
-	__u8 action;		/* enum xg_action */
-	__u8 otherwise;		/* af_xdp: enum xg_verdict where nobody listens */
+	__u32 sample; /* log one of so many, 0 and 1: all */
+	__u32 target; /* port slot or AF_XDP target, by action */
+	__u16 slot; /* of its counter; kept over reloads by the rule's name */
+	__u8 action; /* enum xg_action */
+	__u8 otherwise; /* af_xdp: enum xg_verdict where nobody listens */
 	__u8 log;
 	__u8 zero[3];
 };
@@ -222,28 +222,28 @@ struct xg_mac {
 
 /* One packet as the program read and judged it. */
 struct xg_event {
-	__u64 ts_ns;		/* CLOCK_MONOTONIC; 0 in an explanation */
-	__u8 src[16];		/* network order; IPv4 in the first four bytes, the rest 0 */
+	__u64 ts_ns; /* CLOCK_MONOTONIC; 0 in an explanation */
+	__u8 src[16]; /* network order; IPv4 in the first four bytes, the rest 0 */
 	__u8 dst[16];
-	__u32 len_bytes;	/* frame on the wire without FCS */
+	__u32 len_bytes; /* frame on the wire without FCS */
 	__u32 queue;
-	__u16 sport;		/* host order, as all numbers here */
+	__u16 sport; /* host order, as all numbers here */
 	__u16 dport;
-	__u16 ethertype;	/* behind the VLAN tags */
-	__u16 vlan;		/* id of the outer tag, XG_VLAN_NONE: no tag */
-	__u16 rule;		/* slot of the rule that decided, XG_NO_RULE */
-	__u8 port;		/* slot */
-	__u8 family;		/* 4, 6, 0: not IP or not read */
+	__u16 ethertype; /* behind the VLAN tags */
+	__u16 vlan; /* id of the outer tag, XG_VLAN_NONE: no tag */
+	__u16 rule; /* slot of the rule that decided, XG_NO_RULE */
+	__u8 port; /* slot */
+	__u8 family; /* 4, 6, 0: not IP or not read */
 	__u8 proto;
-	__u8 tcp_flags;		/* CWR 0x80 .. FIN 0x01 */
+	__u8 tcp_flags; /* CWR 0x80 .. FIN 0x01 */
 	__u8 icmp_type;
 	__u8 icmp_code;
 	__u8 ttl;
 	__u8 dscp;
-	__u8 frag;		/* enum xg_frag */
-	__u8 has;		/* enum xg_has */
-	__u8 verdict;		/* enum xg_verdict */
-	__u8 reason;		/* enum xg_reason */
+	__u8 frag; /* enum xg_frag */
+	__u8 has; /* enum xg_has */
+	__u8 verdict; /* enum xg_verdict */
+	__u8 reason; /* enum xg_reason */
 	__u8 zero[2];
 };
 

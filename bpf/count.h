@@ -23,7 +23,8 @@ static __always_inline void add(struct xg_counter *counter, __u32 len)
 
 static __always_inline void count(const struct pkt *pkt, const struct judgement *judged)
 {
-	__u32 at = (cfg.port * XG_VERDICT_COUNT + judged->verdict) * XG_REASON_COUNT + judged->reason;
+	__u32 at =
+		(cfg.port * XG_VERDICT_COUNT + judged->verdict) * XG_REASON_COUNT + judged->reason;
 	struct xg_counter *counter = bpf_map_lookup_elem(&counters, &at);
 
 	if (counter)

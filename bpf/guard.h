@@ -49,7 +49,8 @@ static __always_inline bool is_session(const struct pkt *pkt)
 	if (pkt->family == 4) {
 		const struct iphdr *ip = ipv4_header(pkt);
 
-		return ip && ip->saddr == cfg.session.client[0] && ip->daddr == cfg.session.server[0];
+		return ip && ip->saddr == cfg.session.client[0] &&
+		       ip->daddr == cfg.session.server[0];
 	} else {
 		const struct ipv6hdr *ip6 = ipv6_header(pkt);
 		const __u32 *src, *dst;

@@ -54,7 +54,8 @@ static __always_inline const struct xg_row *row_mac(void *table, enum xg_dim dim
 	return row_found(dim, bpf_map_lookup_elem(table, &mac));
 }
 
-static __always_inline const struct xg_row *row_prefix4(void *trie, enum xg_dim dim, const void *addr)
+static __always_inline const struct xg_row *row_prefix4(void *trie, enum xg_dim dim,
+							const void *addr)
 {
 	struct xg_prefix4 key = { .bits = 32 };
 
@@ -62,7 +63,8 @@ static __always_inline const struct xg_row *row_prefix4(void *trie, enum xg_dim 
 	return row_found(dim, bpf_map_lookup_elem(trie, &key));
 }
 
-static __always_inline const struct xg_row *row_prefix6(void *trie, enum xg_dim dim, const void *addr)
+static __always_inline const struct xg_row *row_prefix6(void *trie, enum xg_dim dim,
+							const void *addr)
 {
 	struct xg_prefix6 key = { .bits = 128 };
 
@@ -168,8 +170,9 @@ static __always_inline int find_rows(const struct pkt *pkt, struct packet_rows *
 	ROW(PROTO, row_direct(XG_DIM_PROTO, proto_class(pkt)));
 	ROW(SPORT, row_direct(XG_DIM_SPORT, class_if(ports, pkt->sport, XG_CLASSES_SPORT)));
 	ROW(DPORT, row_direct(XG_DIM_DPORT, class_if(ports, pkt->dport, XG_CLASSES_DPORT)));
-	ROW(TCP_FLAGS, row_direct(XG_DIM_TCP_FLAGS, class_if(pkt->has & XG_HAS_TCP_FLAGS,
-							      pkt->tcp_flags, XG_CLASSES_TCP_FLAGS)));
+	ROW(TCP_FLAGS,
+	    row_direct(XG_DIM_TCP_FLAGS, class_if(pkt->has & XG_HAS_TCP_FLAGS, pkt->tcp_flags,
+						  XG_CLASSES_TCP_FLAGS)));
 	ROW(ICMP, row_direct(XG_DIM_ICMP, icmp_class(pkt)));
 	ROW(LEN, row_direct(XG_DIM_LEN, len_class(pkt)));
 	ROW(TTL, row_direct(XG_DIM_TTL, class_if(ip, pkt->ttl, XG_CLASSES_TTL)));
@@ -184,7 +187,7 @@ static __always_inline int find_rows(const struct pkt *pkt, struct packet_rows *
 
 #define AND(DIM) \
 	if (cfg.use[XG_DIM_##DIM]) \
-		bits &= found->of[XG_DIM_##DIM]->word[w]
+	bits &= found->of[XG_DIM_##DIM]->word[w]
 
 static __always_inline __u64 and_word(const struct packet_rows *found, __u32 w)
 {

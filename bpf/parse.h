@@ -145,7 +145,8 @@ static __always_inline int parse_ipv4(struct pkt *pkt)
 		return -1;
 	header = ip->ihl * 4;
 	total = bpf_ntohs(ip->tot_len);
-	if (ip->version != 4 || header < sizeof(*ip) || total < header || pkt->off + total > pkt->end)
+	if (ip->version != 4 || header < sizeof(*ip) || total < header ||
+	    pkt->off + total > pkt->end)
 		return -1;
 
 	pkt->l3 = pkt->off;

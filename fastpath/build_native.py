@@ -2,8 +2,9 @@
 
     python fastpath/build_native.py OUT.abi3.so
 
-cffi's parser wants plain C, so the header goes through the preprocessor first, with empty files in the place
-of the system's headers. API mode: the compiler checks every layout that the parser believes.
+cffi's parser wants plain C, so the header goes through the preprocessor first, with empty files
+in the place of the system's headers. API mode: the compiler checks every layout that the parser
+believes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ typedef unsigned short __u16;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
 """
-CFLAGS = "-std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -Wmissing-prototypes -fvisibility=hidden"
+CFLAGS = (
+    "-std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -Wmissing-prototypes -fvisibility=hidden"
+)
 
 
 def declarations(scratch: Path) -> str:
@@ -67,7 +70,9 @@ def build(out: Path) -> None:
         )
         built = ffi.compile(tmpdir=str(scratch), target="_native.abi3.so")
         shutil.copyfile(built, out.with_suffix(".new"))
-        out.with_suffix(".new").replace(out)  # never a half-written one, never one that a process runs
+        out.with_suffix(".new").replace(
+            out
+        )  # never a half-written one, never one that a process runs
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python fastpath/gen_abi.py OUT.py
 
-Names and numbers come from the header as the binding parsed it, offsets and sizes from the C compiler that
-built the binding. What a row means comes from the X-macro tables of the header's text.
+Names and numbers come from the header as the binding parsed it, offsets and sizes from the C
+compiler that built the binding. What a row means comes from the X-macro tables of the header's
+text.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ STRUCTS = (
     "mac",
     "event",
 )
-HEAD = '''"""Made from bpf/abi.h by fastpath/gen_abi.py. Do not edit: change the header and build."""
+HEAD = '''"""Made from bpf/abi.h by fastpath/gen_abi.py: change the header, not this file."""
 
 from __future__ import annotations
 

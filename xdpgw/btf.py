@@ -1,7 +1,7 @@
 """Is a BPF object built from the same contract as this package?
 
-A reader of the .BTF section (kernel: Documentation/bpf/btf.rst) that knows as much of the format as it takes
-to find the size of a struct and the offsets of its members.
+A reader of the .BTF section (kernel: Documentation/bpf/btf.rst) that knows as much of the format
+as it takes to find the size of a struct and the offsets of its members.
 """
 
 from __future__ import annotations

@@ -121,13 +121,17 @@ def check(file: Path, as_json: bool) -> None:
         f"{_many(len(policy.sets), 'set')}, {_many(len(policy.ports), 'port')}{size}"
     )
     if ruleset.unsupported:
-        note(f"run and reload will refuse it: {_many(len(ruleset.unsupported), 'part')} "
-             "of it not in this version")
+        note(
+            f"run and reload will refuse it: {_many(len(ruleset.unsupported), 'part')} "
+            "of it not in this version"
+        )
 
 
 @cli.command()
 @click.argument("file", type=POLICY)
-@click.option("--pcap", required=True, type=click.Path(path_type=Path), help="Frames: pcap or pcapng.")
+@click.option(
+    "--pcap", required=True, type=click.Path(path_type=Path), help="Frames: pcap or pcapng."
+)
 @click.option("--port", help="The port they came in on.  [default: the policy's first]")
 @as_json_option
 def explain(file: Path, pcap: Path, port: str | None, as_json: bool) -> None:
@@ -155,8 +159,8 @@ def explain(file: Path, pcap: Path, port: str | None, as_json: bool) -> None:
 def run(file: Path) -> None:
     """Put the policy FILE in force on its ports, and log, until Ctrl-C or SIGTERM.
 
-    The filter outlives the process unless the policy says on_exit = "detach". A start over a filter that is
-    in force takes it over without a gap. SIGHUP reads FILE again.
+    The filter outlives the process unless the policy says on_exit = "detach". A start over a
+    filter that is in force takes it over without a gap. SIGHUP reads FILE again.
 
     \b
     Example:
@@ -173,8 +177,8 @@ def run(file: Path) -> None:
 def reload(file: Path | None) -> None:
     """Replace the policy in force by FILE, at once. Without FILE: by the file it came from.
 
-    Works on a running and on an orphaned filter. A rule that keeps its name keeps its counters. Whatever
-    fails, the policy in force stays in force.
+    Works on a running and on an orphaned filter. A rule that keeps its name keeps its counters.
+    Whatever fails, the policy in force stays in force.
 
     \b
     Example:
@@ -233,10 +237,13 @@ def status(as_json: bool) -> None:
 
 @cli.command()
 @click.argument("file", type=POLICY, required=False)
-@click.option("-c", "--counters", is_flag=True, help="With packets and bytes of each rule as a comment.")
+@click.option(
+    "-c", "--counters", is_flag=True, help="With packets and bytes of each rule as a comment."
+)
 @as_json_option
 def rules(file: Path | None, counters: bool, as_json: bool) -> None:
-    """Print the rules in force in canonical spacing, or those of FILE. What is printed can be read back.
+    """Print the rules in force in canonical spacing, or those of FILE. What is printed can be
+    read back.
 
     \b
     Example:
@@ -304,7 +311,8 @@ def sourceip(port: str, mode: str, count: int | None, as_json: bool) -> None:
 @cli.command()
 @as_json_option
 def demo(as_json: bool) -> None:
-    """See it work: frames of a dozen kinds, in native and in generic mode, on interfaces of its own.
+    """See it work: frames of a dozen kinds, in native and in generic mode, on interfaces of its
+    own.
 
     Makes network namespaces, and removes them. Takes root and half a minute.
 
@@ -324,7 +332,9 @@ def testbed() -> None:
     """Network namespaces with veth pairs, to try policies in."""
 
 
-name_option = click.option("--name", default="xdpgw", show_default=True, help="Prefix of the namespaces.")
+name_option = click.option(
+    "--name", default="xdpgw", show_default=True, help="Prefix of the namespaces."
+)
 
 
 @testbed.command()

@@ -2,16 +2,17 @@
 
 Pure: the same policy gives the same `Image`, byte for byte, on every host and without root.
 
-The engine (`bpf/match.h`) ANDs one row of bits per dimension, a bit a rule. So compiling is, for each
-dimension that some rule looks at: which values does each rule accept there, which values do all rules treat
-alike (a class), and which rules does a class satisfy (its row). A mask here is a Python int whose bit n is
-rule n.
+The engine (`bpf/match.h`) ANDs one row of bits per dimension, a bit a rule. So compiling is, for
+each dimension that some rule looks at: which values does each rule accept there, which values do
+all rules treat alike (a class), and which rules does a class satisfy (its row). A mask here is a
+Python int whose bit n is rule n.
 
-- Dimensions with a small domain (ports, VLAN, protocol, ...) are painted: a rule's accepted values are
-  intervals, its bit toggles at their borders, and between two borders all values share a row.
+- Dimensions with a small domain (ports, VLAN, protocol, ...) are painted: a rule's accepted
+  values are intervals, its bit toggles at their borders, and between two borders all values share
+  a row.
 - MAC addresses are few and exact: a row an address, and one for all others.
-- Prefixes nest: the longest prefix that holds an address tells all that hold it. A prefix whose row is that
-  of the prefix around it is left out.
+- Prefixes nest: the longest prefix that holds an address tells all that hold it. A prefix whose
+  row is that of the prefix around it is left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from xdpgw import _abi as abi
 from xdpgw import rules as r
@@ -38,7 +40,8 @@ _PER_NS = {"/s": NS, "/m": 60 * NS}
 class Names:
     """Which counter slot a rule has and which slot a port has.
 
-    Slots outlive a reload: a rule that keeps its name keeps its counters, a port its place in the books.
+    Slots outlive a reload: a rule that keeps its name keeps its counters, a port its place in the
+    books.
     """
 
     rules: Mapping[str, int] = field(default_factory=dict)
@@ -47,8 +50,8 @@ class Names:
     def renewed(self, rule_names: Iterable[str], port_names: Iterable[str]) -> Names:
         """The slots of a new policy: old names keep theirs, new ones get free ones, in order.
 
-        A slot that the old policy uses is not given away, even where its name is gone: until the swap,
-        packets are still counted there.
+        A slot that the old policy uses is not given away, even where its name is gone: until the
+        swap, packets are still counted there.
         """
         return Names(
             _assign(self.rules, rule_names, abi.RULE_SLOTS),
@@ -79,9 +82,9 @@ class Session:
 class Image:
     """The bytes of every image map, and what `cfg` says about them.
 
-    `tries` and `macs` hold (key, row number) pairs in the order of their keys; keys are struct xg_prefix4,
-    xg_prefix6 or xg_mac. `classes` is a little-endian u32 per class, `rows` 128 bytes a row, `rules` the
-    structs xg_rule.
+    `tries` and `macs` hold (key, row number) pairs in the order of their keys; keys are struct
+    xg_prefix4, xg_prefix6 or xg_mac. `classes` is a little-endian u32 per class, `rows` 128 bytes
+    a row, `rules` the structs xg_rule.
     """
 
     ruleset: r.RuleSet
@@ -123,7 +126,11 @@ class Image:
         if session is not None:
             _write_session(cfg.session, session)
         for dim in Dim:
-            cfg.base[dim], cfg.miss[dim], cfg.none[dim] = self.base[dim], self.miss[dim], self.none[dim]
+            cfg.base[dim], cfg.miss[dim], cfg.none[dim] = (
+                self.base[dim],
+                self.miss[dim],
+                self.none[dim],
+            )
             cfg.use[dim] = self.use[dim]
         cfg.none[Dim.ON] = self.on_row.get(port or "", self.on_row[""])
         cfg.words = self.words
@@ -149,7 +156,8 @@ class Image:
 def rate_words(rate: r.Rate | None) -> tuple[int, int]:
     """(interval_ns, burst_ns) of struct xg_rate for events; (0, 0), no bound, for None.
 
-    The burst is what the rate lets through in its unit of time: 100/s may come at once, once a second.
+    The burst is what the rate lets through in its unit of time: 100/s may come at once, once a
+    second.
     """
     if rate is None:
         return 0, 0
@@ -178,7 +186,8 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
         names: slots of rules and ports, as `Names.renewed` gives them; fresh ones if None.
 
     Raises:
-        UnsupportedError: a rule limits or asks for connection state, or fragments are followed: what this
+        UnsupportedError: a rule limits or asks for connection state, or fragments are followed:
+        what this
             version of the datapath cannot judge.
     """
     _refuse_unjudgeable(ruleset)
@@ -242,16 +251,14 @@ def _rule_bytes(rules: Sequence[r.ResolvedRule], names: Names) -> bytes:
     return bytes(ffi.buffer(out))
 
 
-# Accepted values per dimension. Each function gives the intervals that a rule accepts, or None where the
-# rule does not look at the dimension. The last class of a dimension is "the packet does not have it"; no
-# interval below reaches it but vlan's `none`.
+# Accepted values per dimension. Each function gives the intervals that a rule accepts, or None
+# where the rule does not look at the dimension. The last class of a dimension is "the packet does
+# not have it"; no interval below reaches it but vlan's `none`.
 
 
 def _both(first: list[Interval], second: list[Interval]) -> list[Interval]:
     """The values in both of two sorted lists of disjoint intervals."""
-    return [
-        (max(a, c), min(b, d)) for a, b in first for c, d in second if max(a, c) <= min(b, d)
-    ]
+    return [(max(a, c), min(b, d)) for a, b in first for c, d in second if max(a, c) <= min(b, d)]
 
 
 def _merged(intervals: Iterable[Interval]) -> list[Interval]:
@@ -421,7 +428,7 @@ class _Builder:
         self.base[dim] = self.classes_used
         mask, last = unconcerned, abi.CLASSES[dim]
         borders = sorted({0, last, *(at for at in toggles if at < last)})
-        for at, following in zip(borders, borders[1:], strict=False):
+        for at, following in pairwise(borders):
             mask ^= toggles.get(at, 0)
             self.painted.append((following - at, self.row(mask)))
         self.classes_used += last

@@ -1,7 +1,7 @@
 """`xdpgw explain`: what would this policy do with these frames, and why.
 
-The frames of a capture go through the object that would be attached, by BPF_PROG_TEST_RUN, with the policy's
-rules in its maps. Nothing is attached.
+The frames of a capture go through the object that would be attached, by BPF_PROG_TEST_RUN, with
+the policy's rules in its maps. Nothing is attached.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def read_frames(path: Path | str) -> Iterator[bytes]:
     """The frames of a pcap or pcapng file, as captured.
 
     Raises:
-        XdpgwError: it cannot be read, is no such file, is cut off, or holds frames that are not Ethernet.
+        XdpgwError: it cannot be read, is no such file, is cut off, or holds frames that are not
+        Ethernet.
     """
     from scapy.error import Scapy_Exception
     from scapy.utils import RawPcapReader
@@ -117,7 +118,8 @@ class Explainer:
 
 
 def key_of(event: Any) -> dict[str, Any]:
-    """The key of one struct xg_event (a numpy record): what the packet has, None for what it has not."""
+    """The key of one struct xg_event (a numpy record): what the packet has, None for what it has
+    not."""
     family, has = int(event["family"]), Has(int(event["has"]))
     size = {0: 0, 4: 4, 6: 16}[family]
     ports, frag = Has.PORTS in has, Frag(int(event["frag"]))
@@ -157,9 +159,7 @@ def explainer(config: Config, port: str | None = None) -> Iterator[Explainer]:
     elif not config.ports:
         port = None
     elif port not in config.ports:
-        raise XdpgwError(
-            f"{config.path} has no port {port}", f"it has {', '.join(config.ports)}"
-        )
+        raise XdpgwError(f"{config.path} has no port {port}", f"it has {', '.join(config.ports)}")
     # Slots are the rules' own numbers here, so that an event names its rule by it.
     image = compile_rules(rules.resolve(config))
     with _load(image, port) as loaded:

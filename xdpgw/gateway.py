@@ -1,14 +1,16 @@
 """A policy in force: attach, adopt, swap, let go.
 
-`apply` is the whole way from a `Config` to packets judged by it, and the same for a first start, for the
-adoption of an orphaned filter and for a reload:
+`apply` is the whole way from a `Config` to packets judged by it, and the same for a first start,
+for the adoption of an orphaned filter and for a reload:
 
     lock -> read what is in force -> compile -> load beside the old -> attach new ports -> announce
          -> switch the links of old ports -> confirm -> detach ports that the policy no longer names
 
-Until the first link is switched nothing that judges packets has changed, and whatever fails is undone in
-reverse: the policy in force stays in force. Switching a link is one pointer in the kernel, so a packet meets
-the old programs with the old maps, or the new with the new, and no packet meets none.
+Until the first link is switched nothing that judges packets has changed, and whatever fails is
+undone in
+reverse: the policy in force stays in force. Switching a link is one pointer in the kernel, so a
+packet meets the old programs with the old maps, or the new with the new, and no packet meets
+none.
 """
 
 from __future__ import annotations
@@ -58,10 +60,13 @@ def require_supported(ruleset: rules.RuleSet) -> None:
 
 
 @contextmanager
-def take_charge(config: Config, instance: Instance, *, session: Session | None = None) -> Iterator[Applied]:
+def take_charge(
+    config: Config, instance: Instance, *, session: Session | None = None
+) -> Iterator[Applied]:
     """Be the process in charge of the filter for as long as the context lasts.
 
-    On leaving, the filter stays or goes as the policy in force says (`on_exit`), also after an error.
+    On leaving, the filter stays or goes as the policy in force says (`on_exit`), also after an
+    error.
 
     Raises:
         BusyError: another process is in charge, or a foreign program holds a port.
@@ -221,7 +226,7 @@ def _sort_ports(
         elif settings.mode not in ("auto", was.mode):
             raise XdpgwError(
                 f"port {port} is attached in {was.mode} mode and the policy wants {settings.mode}",
-                "a port changes its mode only by xdpgw detach and a new start, unfiltered in between",
+                "xdpgw detach, then start anew; nothing is filtered in between",
             )
         else:
             old[port] = was

@@ -39,7 +39,8 @@ _IMAGE = ("classes", "rows", "rules", *_KEYED)
 
 @cache
 def artifact(name: str) -> bytes:
-    """The bytes of a BPF object that was built with the package, checked against what Python holds of its ABI.
+    """The bytes of a BPF object that was built with the package, checked against what Python
+    holds of its ABI.
 
     Raises:
         XdpgwError: it was not built.
@@ -55,10 +56,16 @@ def artifact(name: str) -> bytes:
 
 
 class Loaded:
-    """Programs and maps of one image. Closing it lets go of them; what is pinned or attached lives on."""
+    """Programs and maps of one image. Closing it lets go of them; what is pinned or attached
+    lives on."""
 
-    def __init__(self, image: Image, programs: Mapping[str | None, Program], maps: Mapping[str, Map],
-                 owner: ExitStack) -> None:
+    def __init__(
+        self,
+        image: Image,
+        programs: Mapping[str | None, Program],
+        maps: Mapping[str, Map],
+        owner: ExitStack,
+    ) -> None:
         self.image = image
         self.programs = programs
         self.maps = maps
@@ -71,8 +78,12 @@ class Loaded:
     def __enter__(self) -> Loaded:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -144,7 +155,9 @@ def _fill(image: Image, obj: BpfObject) -> None:
             obj.map(name).update_many(*_columns(pairs))
 
 
-def _columns(pairs: Sequence[tuple[bytes, int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _columns(
+    pairs: Sequence[tuple[bytes, int]],
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     import numpy as np
 
     keys = np.frombuffer(b"".join(key for key, _ in pairs), np.uint8).reshape(len(pairs), -1)

@@ -1,7 +1,8 @@
-"""Entering a network namespace without leaving the mount namespace, in which bpffs and its pins live.
+"""Entering a network namespace without leaving the mount namespace, in which bpffs and its pins
+live.
 
-`ip netns exec` gives a command a private /sys and with it a private, soon forgotten bpffs. setns(2) on the
-network namespace alone does not.
+`ip netns exec` gives a command a private /sys and with it a private, soon forgotten bpffs.
+setns(2) on the network namespace alone does not.
 """
 
 from __future__ import annotations
@@ -62,8 +63,11 @@ def enter(spec: str) -> None:
             err = ctypes.get_errno()
             if err == 1:
                 raise PrivilegeError(
-                    f"cannot enter the network namespace {spec}", "it takes CAP_SYS_ADMIN: run it as root"
+                    f"cannot enter the network namespace {spec}",
+                    "it takes CAP_SYS_ADMIN: run it as root",
                 )
-            raise XdpgwError(f"cannot enter {path}: {os.strerror(err)}", "is it a network namespace?")
+            raise XdpgwError(
+                f"cannot enter {path}: {os.strerror(err)}", "is it a network namespace?"
+            )
     finally:
         os.close(fd)

@@ -1,18 +1,19 @@
-"""What outlives a process: the pins of one gateway under bpffs, and the manifest that explains them.
+"""What outlives a process: the pins of one gateway under bpffs, and the manifest that explains
+them.
 
 One gateway per network namespace, in a folder named after it:
 
     /sys/fs/bpf/xdpgw/net-4026531840/
-        counters rule_counters log_counters log_buckets sources events      the books
-        link-eth0 ...                                                       the attachments, one a port
-        manifest                                                            the policy in force, and the slots
-        manifest-next                                                       only while a swap is under way
-        run/                                                                locked by the process in charge
+        counters rule_counters log_counters log_buckets sources events    the books
+        link-eth0 ...          the attachments, one a port
+        manifest               the policy in force, and the slots
+        manifest-next          only while a swap is under way
+        run/                   locked by the process in charge
 
-All state lives in the kernel, next to what it describes, so that none can be stale: a reboot that takes the
-filter away takes its description, too. Only the manifest needs care: it is written beside the old one, the
-links are switched, then it takes the old one's name. Who finds both (a process died in between) takes the one
-that names the program that the links run.
+All state lives in the kernel, next to what it describes, so that none can be stale: a reboot that
+takes the filter away takes its description, too. Only the manifest needs care: it is written
+beside the old one, the links are switched, then it takes the old one's name. Who finds both (a
+process died in between) takes the one that names the program that the links run.
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ class Instance:
     # The attachments
 
     def link_path(self, port: str) -> Path:
-        # bpffs keeps names with a dot for itself; a port's name may have one (eth0.7), but never a colon.
+        # bpffs keeps names with a dot for itself; a port's name may have one (eth0.7), but never
+        # a colon.
         return self.path / f"link-{port.replace('.', ':')}"
 
     def linked_ports(self) -> list[str]:

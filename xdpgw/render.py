@@ -8,7 +8,16 @@ from typing import Any
 
 __all__ = ["explanation_line", "flags_text", "flow_text", "print_status"]
 
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 51: "ah", 58: "icmp6", 132: "sctp"}
+_PROTOCOLS = {
+    1: "icmp",
+    6: "tcp",
+    17: "udp",
+    47: "gre",
+    50: "esp",
+    51: "ah",
+    58: "icmp6",
+    132: "sctp",
+}
 _FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
 
 
@@ -55,9 +64,13 @@ def print_status(state: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state["loaded_at_ns"] / 1e9))
     charge = (
-        "a process is in charge" if state["in_charge"] else "orphaned: it filters, but nobody drains its log"
+        "a process is in charge"
+        if state["in_charge"]
+        else "orphaned: it filters, but nobody drains its log"
     )
-    console.print(f"policy {state['policy_file']}, in force since {since}; {charge}", soft_wrap=True)
+    console.print(
+        f"policy {state['policy_file']}, in force since {since}; {charge}", soft_wrap=True
+    )
 
     ports = Table("port", "mode", "verdict", "reason", box=None, pad_edge=False)
     ports.add_column("packets", justify="right")
@@ -65,14 +78,28 @@ def print_status(state: Mapping[str, Any]) -> None:
     for port in state["ports"]:
         mode = port["mode"] if port["attached"] else "gone"
         ports.add_row(
-            port["port"], mode, "received", "", f"{port['received']['packets']}", f"{port['received']['bytes']}"
+            port["port"],
+            mode,
+            "received",
+            "",
+            f"{port['received']['packets']}",
+            f"{port['received']['bytes']}",
         )
         for count in port["counters"]:
-            ports.add_row("", "", count["verdict"], count["reason"], f"{count['packets']}", f"{count['bytes']}")
+            ports.add_row(
+                "",
+                "",
+                count["verdict"],
+                count["reason"],
+                f"{count['packets']}",
+                f"{count['bytes']}",
+            )
     console.print(ports)
     for port in state["ports"]:
         if not port["attached"]:
-            console.print(f"{port['port']}: the interface is gone or was made anew; xdpgw reload attaches it")
+            console.print(
+                f"{port['port']}: the interface is gone or was made anew; xdpgw reload attaches it"
+            )
         elif port["note"]:
             console.print(f"{port['port']}: not native: {port['note']}", soft_wrap=True)
     log = state["log"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -70,7 +69,10 @@ def serve(file: Path, *, note: Note, instance: Instance | None = None) -> None:
     instance = instance or Instance()
     policy = configs.read(file)
     session = find_session()
-    with Signals().caught() as signals, gateway.take_charge(policy, instance, session=session) as applied:
+    with (
+        Signals().caught() as signals,
+        gateway.take_charge(policy, instance, session=session) as applied,
+    ):
         _tell(applied, note)
         while not signals.stop:
             changed = _pump(policy, instance, signals, note)
@@ -86,7 +88,8 @@ def _tell(applied: gateway.Applied, note: Note) -> None:
 
 
 def _pump(policy: Config, instance: Instance, signals: Signals, note: Note) -> Config | None:
-    """Move events to the policy's sinks. Returns the next policy, or None when it is time to stop."""
+    """Move events to the policy's sinks. Returns the next policy, or None when it is time to
+    stop."""
     manifest = instance.manifest()
     if manifest is None:
         return None
@@ -134,12 +137,15 @@ def _names(manifest: Manifest) -> Names:
 
 
 def status_of(instance: Instance, manifest: Manifest) -> dict[str, Any]:
-    """All that can be said of a filter, from its pins alone; counters in packets, bytes and events."""
+    """All that can be said of a filter, from its pins alone; counters in packets, bytes and
+    events."""
     with ExitStack() as stack:
         books = instance.books()
         for book in books.values():
             stack.enter_context(book)
-        ports = stats.read_ports(books["counters"], {x: manifest.port_slots[x] for x in manifest.ports})
+        ports = stats.read_ports(
+            books["counters"], {x: manifest.port_slots[x] for x in manifest.ports}
+        )
         log = stats.read_log(books["log_counters"])
     return {
         "policy_file": manifest.policy_file,

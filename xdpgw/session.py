@@ -13,7 +13,8 @@ PROC = Path("/proc")
 
 
 def parse_connection(text: str) -> Session | None:
-    """Read the value of SSH_CONNECTION: client, its port, server, its port. None where it is no such thing."""
+    """Read the value of SSH_CONNECTION: client, its port, server, its port. None where it is no
+    such thing."""
     words = text.split()
     if len(words) != 4 or not (words[1].isdigit() and words[3].isdigit()):
         return None

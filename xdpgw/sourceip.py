@@ -1,7 +1,8 @@
 """`xdpgw sourceip`: the source address of every packet of an interface.
 
-The same datapath under a policy that lets everything pass and tells every packet, attached for as long as the
-command runs. The events come through the ring buffer; what the ring had no room for is counted and told.
+The same datapath under a policy that lets everything pass and tells every packet, attached for as
+long as the command runs. The events come through the ring buffer; what the ring had no room for
+is counted and told.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def watch(
             _print(batch, port, as_json)
         lost = stats.read_log(loaded.maps["log_counters"]).lost
     if lost:
-        note(f"{printed} addresses printed; {lost} lost, as they came faster than they could be printed")
+        note(f"{printed} addresses printed; {lost} lost: they came faster than they were printed")
 
 
 def _attached(

@@ -81,9 +81,7 @@ def read_rules(rule_counters: Map, rules: Mapping[str, int]) -> dict[str, Counte
         rules: slot of each rule.
     """
     table = rule_counters.percpu().sum(axis=1)
-    return {
-        name: Counter(int(table[slot][0]), int(table[slot][1])) for name, slot in rules.items()
-    }
+    return {name: Counter(int(table[slot][0]), int(table[slot][1])) for name, slot in rules.items()}
 
 
 def read_log(log_counters: Map) -> LogStats:
