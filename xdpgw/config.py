@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xdpgw.errors import ConfigError, Diagnostic
-from xdpgw.rules import Rate, Rule
+from xdpgw.rule_types import Rate, Rule
 from xdpgw.sets import NamedSet
 
 __all__ = [
@@ -50,8 +50,8 @@ class Target:
     """[af_xdp.NAME]: what takes the frames.
 
     Args:
-        handler: count, reflect, forward:PORT, capture:FILE or python:MODULE:FUNCTION, as typed; FILE
-            is relative to the policy file.
+        handler: count, reflect, forward:PORT, capture:FILE or python:MODULE:FUNCTION, as typed;
+            FILE is relative to the policy file.
     """
 
     name: str
@@ -73,6 +73,9 @@ class SinkSettings:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+_EVENT_RATE = Rate(100_000, "/s")
+
+
 @dataclass(frozen=True, slots=True)
 class LogSettings:
     """[log].
@@ -84,7 +87,7 @@ class LogSettings:
 
     sources: Literal["off", "new", "every"] = "new"
     window_ns: int = 60_000_000_000
-    rate: Rate | None = Rate(100_000, "/s")
+    rate: Rate | None = _EVENT_RATE
     sinks: tuple[SinkSettings, ...] = (SinkSettings("stdout"),)
 
 

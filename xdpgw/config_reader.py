@@ -1,7 +1,7 @@
 """From the text of a policy to a `Config`: every key is checked, every fault has its place.
 
-One function a table; `_Reader` has the steps that they share. A setting that is wrong gets its default, so
-that the rest can still be checked; `parse` raises in the end.
+One method a table. A setting that is wrong gets its default, so that the rest can still be checked;
+`parse` raises in the end.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from xdpgw.config import (
     Config,
@@ -23,24 +24,21 @@ from xdpgw.config import (
 )
 from xdpgw.errors import ConfigError, Diagnostic
 from xdpgw.literals import (
-    NAME,
-    NAME_RULE,
     Wrong,
     addresses,
-    choice,
     duration_ns,
     likely,
     number,
-    one_of,
     port_range,
     rate,
     size_bytes,
 )
 from xdpgw.predicates import Names, known_port, resolve_rules
-from xdpgw.rules import Prefix, Rule
+from xdpgw.rule_types import Prefix, Rule
 from xdpgw.sets import NamedSet, read_netset
-from xdpgw.toml_positions import Path as KeyPath
-from xdpgw.toml_positions import Place, Positions
+from xdpgw.shadow import warnings as never_matching
+from xdpgw.toml_positions import Positions
+from xdpgw.toml_tables import KeyPath, Tables, is_int
 
 __all__ = ["MAX_PORTS", "parse"]
 
@@ -54,7 +52,6 @@ _TABLES = ("policy", "sets", "ports", "af_xdp", "log", "gateway")
 _SINKS = {"stdout": (), "jsonl": ("path", "max_bytes", "keep")}
 _PORT_NAME = re.compile(r"[^\s/:\0]{1,15}")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-_T = TypeVar("_T")
 
 
 def parse(text: str, path: Path, base: Path) -> Config:
@@ -72,14 +69,20 @@ def parse(text: str, path: Path, base: Path) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_not_toml(text, str(path), str(error))]) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError([Diagnostic(str(path), 0, 0, f"not TOML: {error}")]) from error
     except RecursionError as error:
         raise ConfigError([Diagnostic(str(path), 0, 0, "the policy nests too deeply")]) from error
     reader = _Reader(data, Positions(text), str(path), base)
     config = reader.config(path, text)
     if reader.wrong:
-        raise ConfigError(sorted(reader.wrong, key=lambda x: (x.file != str(path), x.file, x.line,
-                                                               x.column)))
+        raise ConfigError(sorted(reader.wrong, key=_order(str(path))))
     return config
+
+
+def _order(file: str) -> Callable[[Diagnostic], tuple[bool, str, int, int]]:
+    """By place; the policy's own before those of the files that it names."""
+    return lambda x: (x.file != file, x.file, x.line, x.column)
 
 
 def _not_toml(text: str, file: str, message: str) -> Diagnostic:
@@ -94,104 +97,10 @@ def _not_toml(text: str, file: str, message: str) -> Diagnostic:
     return Diagnostic(file, line, column, f"not TOML: {message[:1].lower()}{message[1:]}", hint)
 
 
-def _named(value: object) -> str:
-    """What kind of value this is, in words."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    kinds: tuple[tuple[type, str], ...] = (
-        (str, "a string"),
-        (int, "a number"),
-        (float, "a fraction"),
-        (list, "a list"),
-        (dict, "a table"),
-    )
-    return next((name for kind, name in kinds if isinstance(value, kind)), "a date or time")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-class _Reader:
-    """One document while it is read."""
-
+class _Reader(Tables):
     def __init__(self, data: dict[str, Any], at: Positions, file: str, base: Path) -> None:
-        self.data, self.at, self.file, self.base = data, at, file, base
-        self.wrong: list[Diagnostic] = []
-
-    # Telling what is wrong.
-
-    def say(self, place: Place, message: str, hint: str | None) -> None:
-        self.wrong.append(Diagnostic(self.file, *place, message, hint))
-
-    def say_value(self, path: KeyPath, message: str, hint: str | None) -> None:
-        self.say(self.at.value(path), message, hint)
-
-    def say_type(self, path: KeyPath, value: object, wanted: str) -> None:
-        what = ".".join(map(str, (x for x in path if isinstance(x, str))))
-        self.say_value(path, f"{what} is {_named(value)}", f"write {wanted}")
-
-    def reading(self, path: KeyPath, read: Callable[[], _T], instead: _T) -> _T:
-        try:
-            return read()
-        except Wrong as wrong:
-            self.say_value(path, wrong.message, wrong.hint)
-            return instead
-
-    # Reading values.
-
-    def table(self, path: KeyPath, keys: Iterable[str] | None = None) -> dict[str, Any]:
-        """The table at a path, {} if there is none; only these keys may be in it."""
-        value: Any = self.data
-        for key in path:
-            value = value.get(key, {})
-        if not isinstance(value, dict):
-            self.say_type(path, value, f"a table: [{'.'.join(map(str, path))}]")
-            return {}
-        if keys is not None:
-            self.check_keys(path, value, tuple(keys))
-        return value
-
-    def check_keys(self, path: KeyPath, table: dict[str, Any], keys: tuple[str, ...]) -> None:
-        where = f" in [{'.'.join(map(str, path))}]" if path else ""
-        for key, value in table.items():
-            if key in keys:
-                continue
-            hint = likely(key, keys) or f"write {one_of(keys)}"
-            if path[:1] == ("ports",) and isinstance(value, dict):
-                hint = f'write [ports."{path[-1]}.{key}"]'
-            self.say(self.at.key((*path, key)), f'unknown key "{key}"{where}', hint)
-
-    def string(self, path: KeyPath, instead: str, wanted: str = "a string") -> str:
-        """The string at a path, or the default if it is missing or something else."""
-        value = self.table(path[:-1]).get(path[-1], instead) if len(path) > 1 else instead
-        if isinstance(value, str):
-            return value
-        self.say_type(path, value, wanted)
-        return instead
-
-    def choice(self, path: KeyPath, choices: tuple[str, ...], instead: str) -> Any:
-        quoted = one_of(f'"{x}"' for x in choices)
-        value = self.string(path, instead, quoted)
-        return self.reading(path, lambda: choice(value, choices, str(path[-1])), instead)
-
-    def boolean(self, path: KeyPath, instead: bool) -> bool:
-        value = self.table(path[:-1]).get(path[-1], instead)
-        if isinstance(value, bool):
-            return value
-        self.say_type(path, value, "true or false")
-        return instead
-
-    def names(self, path: KeyPath, what: str) -> Iterable[str]:
-        """Keys of a table that are names; tells about the others."""
-        for name in self.table(path):
-            if NAME.fullmatch(name):
-                yield name
-            else:
-                message = f'"{name}" is not a name for a {what}'
-                self.say(self.at.key((*path, name)), message, NAME_RULE)
-
-    # The tables.
+        super().__init__(data, at, file)
+        self.base = base
 
     def config(self, path: Path, text: str) -> Config:
         self.check_keys((), self.data, _TABLES)
@@ -203,9 +112,10 @@ class _Reader:
         sets = {name: self.named_set(name) for name in self.names(("sets",), "set")}
         ports = self.ports()
         targets = self.targets(ports)
-        rules = self.rules(Names(sets, self.data.get("ports", {}), self.data.get("af_xdp", {})))
+        names = Names(sets, self.data.get("ports", {}), self.data.get("af_xdp", {}))
+        rules, warnings = self.rules(names)
         log, gateway = self.log(), self.gateway()
-        return Config(path, policy, rules, sets, ports, targets, log, gateway, (), text)
+        return Config(path, policy, rules, sets, ports, targets, log, gateway, warnings, text)
 
     def policy(self) -> PolicySettings:
         self.table(("policy",), ("default", "malformed", "fragments", "guard", "rules"))
@@ -217,17 +127,18 @@ class _Reader:
             self.boolean(("policy", "guard"), True),
         )
 
-    def rules(self, names: Names) -> tuple[Rule, ...]:
+    def rules(self, names: Names) -> tuple[tuple[Rule, ...], tuple[Diagnostic, ...]]:
         path = ("policy", "rules")
         text = self.string(path, "", 'rules, one a line: """..."""')
         if not text:
-            return ()
+            return (), ()
         from xdpgw.rule_parser import parse as parse_rules
 
         rules, wrong = parse_rules(text, file=self.file, place=self.at.inside(path))
-        _, unresolved = resolve_rules(rules, names, self.file)
+        resolved, unresolved = resolve_rules(rules, names, self.file)
         self.wrong += (*wrong, *unresolved)
-        return rules
+        warnings = () if self.wrong else tuple(never_matching(resolved, self.file))
+        return rules, warnings
 
     def named_set(self, name: str) -> NamedSet:
         path = ("sets", name)
@@ -235,11 +146,12 @@ class _Reader:
         if not isinstance(value, list):
             wanted = 'a list: ["192.0.2.0/24", { file = "feed.netset" }] or [80, "8000-8100"]'
             self.say_type(path, value, wanted)
-            return NamedSet(name, None)
+            return _broken_set(name)
         prefixes: list[Prefix] = []
         ranges: list[tuple[int, int]] = []
         files: list[Path] = []
         kind: Any = None
+        before = len(self.wrong)
         for index, item in enumerate(value):
             at = (*path, index)
             found = self.set_item(at, item, prefixes, ranges, files)
@@ -247,6 +159,8 @@ class _Reader:
                 message = f'set "{name}" holds {kind}, and this is one of {found}'
                 self.say_value(at, message, "make two sets of it")
             kind = kind or found
+        if len(self.wrong) > before:
+            return _broken_set(name)
         return NamedSet(name, kind, frozenset(prefixes), tuple(ranges), tuple(files))
 
     def set_item(
@@ -266,7 +180,7 @@ class _Reader:
             files.append(self.base / item["file"])
             prefixes += self.set_file((*path, "file"), files[-1])
             return "addresses"
-        if _is_int(item):
+        if is_int(item):
             ranges += [self.reading(path, lambda: port_range(str(item)), (0, 0))]
             return "ports"
         if not isinstance(item, str):
@@ -309,7 +223,7 @@ class _Reader:
                 ports[name] = PortSettings(name, mode, self.queues((*path, "queues")))
         return ports
 
-    def queues(self, path: KeyPath) -> Any:
+    def queues(self, path: tuple[str, ...]) -> Any:
         value = self.table(path[:-1]).get("queues", "all")
         if value == "all":
             return value
@@ -321,14 +235,13 @@ class _Reader:
         queues: list[int] = []
         for index, item in enumerate(value):
             at = (*path, index)
-            if not _is_int(item):
+            if not is_int(item):
                 self.say_type(at, item, "a queue number")
             elif item in queues:
                 self.say_value(at, f"queue {item} stands twice", "write it once")
             else:
-                queues.append(
-                    self.reading(at, lambda x=item: number(str(x), 0, MAX_QUEUE, "queue"), 0)  # type: ignore[misc]
-                )
+                read = partial(number, str(item), 0, MAX_QUEUE, "queue")
+                queues.append(self.reading(at, read, 0))
         return tuple(queues)
 
     def targets(self, ports: dict[str, PortSettings]) -> dict[str, Target]:
@@ -342,7 +255,7 @@ class _Reader:
                 self.say(self.at.key(path), f'target "{name}" has no handler', f"add {_HANDLERS}")
                 continue
             handler = self.string((*path, "handler"), "count", _HANDLERS)
-            self.reading((*path, "handler"), lambda h=handler: _check_handler(h, ports), None)  # type: ignore[misc]
+            self.reading((*path, "handler"), partial(_check_handler, handler, ports), None)
             targets[name] = Target(name, handler)
         return targets
 
@@ -366,7 +279,8 @@ class _Reader:
             return SinkSettings("stdout")
         if isinstance(item, str):
             hint = 'write { jsonl = "FILE" }' if item == "jsonl" else likely(item, _SINKS)
-            self.say_value(path, f'unknown sink "{item}"', hint or 'write "stdout" or { jsonl = "FILE" }')
+            hint = hint or 'write "stdout" or { jsonl = "FILE" }'
+            self.say_value(path, f'unknown sink "{item}"', hint)
             return None
         if not isinstance(item, dict) or len(item) != 1:
             self.say_type(path, item, '"stdout" or { jsonl = "FILE" }')
@@ -381,7 +295,8 @@ class _Reader:
         if isinstance(value, str):
             return SinkSettings(kind, self.base / value)
         if not isinstance(value, dict):
-            self.say_type(path, value, 'a file, or { path = "FILE", max_bytes = "100MiB", keep = 5 }')
+            wanted = 'a file, or { path = "FILE", max_bytes = "100MiB", keep = 5 }'
+            self.say_type(path, value, wanted)
             return None
         self.check_keys(path, value, _SINKS[kind])
         if not isinstance(value.get("path"), str):
@@ -399,12 +314,6 @@ class _Reader:
             value = self.reading(path, lambda: size_bytes(cast(str, value), "max_bytes"), 4096)
         return self.integer(path, value, 4096, 2**50)
 
-    def integer(self, path: KeyPath, value: object, lo: int, hi: int) -> int:
-        if not _is_int(value):
-            self.say_type(path, value, f"a number, {lo} to {hi}")
-            return lo
-        return self.reading(path, lambda: number(str(value), lo, hi, str(path[-1])), lo)
-
     def gateway(self) -> GatewaySettings:
         self.table(("gateway",), ("on_exit", "coexist"))
         return GatewaySettings(
@@ -413,7 +322,14 @@ class _Reader:
         )
 
 
-_HANDLERS = 'handler = "count", "reflect", "forward:PORT", "capture:FILE" or "python:MODULE:FUNCTION"'
+def _broken_set(name: str) -> NamedSet:
+    """Stands in for a set that is wrong: rules may use it as anything without another error."""
+    return NamedSet(name, None, frozenset({(4, 0, 0)}), ((0, 65535),))
+
+
+_HANDLERS = (
+    'handler = "count", "reflect", "forward:PORT", "capture:FILE" or "python:MODULE:FUNCTION"'
+)
 
 
 def _check_handler(handler: str, ports: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import cast, get_args
 
-from xdpgw.rules import Prefix, Rate, RateUnit
+from xdpgw.rule_types import Prefix, Rate, RateUnit
 
 __all__ = [
     "NAME",
@@ -68,9 +68,7 @@ def choice(word: str, choices: Iterable[str], what: str) -> str:
     known = list(choices)
     if word in known:
         return word
-    raise Wrong(
-        f'{what} "{word}" is not known', likely(word, known) or f"write {one_of(known)}"
-    )
+    raise Wrong(f'{what} "{word}" is not known', likely(word, known) or f"write {one_of(known)}")
 
 
 def number(word: str, lo: int, hi: int, what: str) -> int:
@@ -177,9 +175,8 @@ def addresses(word: str) -> list[Prefix]:
     bits = number(bits_word, 0, width, "prefix length")
     host = address & ((1 << width - bits) - 1)
     if host:
-        raise Wrong(
-            f"{word} has bits set behind its prefix", f"write {_text(family, address - host)}/{bits}"
-        )
+        hint = f"write {_text(family, address - host)}/{bits}"
+        raise Wrong(f"{word} has bits set behind its prefix", hint)
     return [(family, address, bits)]
 
 

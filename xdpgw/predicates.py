@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from xdpgw.errors import Diagnostic
 from xdpgw.literals import Wrong, addresses, choice, likely, number, one_of, port_range, span
-from xdpgw.rules import (
+from xdpgw.rule_format import format_rule
+from xdpgw.rule_types import (
     Addresses,
     Dscp,
     Endpoint,
@@ -32,15 +33,13 @@ from xdpgw.rules import (
     ResolvedRule,
     Rule,
     Side,
-    Simple,
     Ttl,
     Vlan,
     Word,
-    format_rule,
 )
 from xdpgw.sets import NamedSet
 
-__all__ = ["FLAGS", "ICMP_TYPES", "PROTOCOLS", "Names", "resolve_rules"]
+__all__ = ["FLAGS", "ICMP_TYPES", "PROTOCOLS", "Names", "known_port", "resolve_rules"]
 
 PROTOCOLS = {
     "tcp": 6, "udp": 17, "icmp": 1, "icmp6": 58, "sctp": 132, "gre": 47, "esp": 50, "ah": 51
@@ -77,7 +76,7 @@ ICMP_TYPES: dict[str, tuple[tuple[int, int], ...]] = {
     "neighbor-advertisement": ((_V6, 136),),
     "router-renumbering": ((_V6, 138),),
 }
-"""Names of ICMP and ICMPv6 types, as (protocol, type); IANA's registries, RFC 4890 for the short ones."""
+"""Names of ICMP and ICMPv6 types, as (protocol, type); after the registries of IANA."""
 
 _ETHER_TYPE = re.compile(r"0[xX][0-9A-Fa-f]{1,4}")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
@@ -179,7 +178,9 @@ def _predicates(match: Match, names: Names, wrongs: _Wrongs) -> Iterator[Predica
             yield Ports(side, match.ports.negate, _ports(match.ports, names, wrongs))
     elif isinstance(match, Icmp):
         types = wrongs.reading(match.type, _icmp_types) or ()
-        code = match.code and wrongs.reading(match.code, lambda x: number(x, 0, 255, "ICMP code"))
+        code = None
+        if match.code is not None:
+            code = wrongs.reading(match.code, lambda x: number(x, 0, 255, "ICMP code"))
         yield IcmpType(types, code)
     elif match.value is None:
         yield _BARE[match.keyword]
@@ -295,8 +296,8 @@ def _set(word: str, names: Names, wanted: str, negate: bool) -> NamedSet:
     if found is None:
         hint = likely(name, names.sets) or f"add {_key(name)} = [...] to [sets]"
         raise Wrong(f'unknown set "{name}"', hint)
-    if found.kind is None and negate:
-        raise Wrong(f'set "{name}" is empty, and not of nothing is everything', "leave it out")
+    if negate and not found.prefixes and not found.ranges:
+        raise Wrong(f'set "{name}" is empty, and "not" of it matches everything', "leave it out")
     if found.kind not in (None, wanted):
         raise Wrong(f'set "{name}" holds {found.kind}, not {wanted}', _KIND_HINTS[wanted])
     return found
@@ -313,9 +314,7 @@ def _addresses(operand: Operand, names: Names, wrongs: _Wrongs) -> frozenset[Pre
     single: list[Prefix] = []
     for word in operand.items:
         if word.text.startswith("@"):
-            found = wrongs.reading(
-                word, lambda x: _set(x, names, "addresses", operand.negate)
-            )
+            found = wrongs.reading(word, lambda x: _set(x, names, "addresses", operand.negate))
             parts.append(found.prefixes if found else frozenset())
         else:
             single += wrongs.reading(word, addresses) or ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from xdpgw.errors import Diagnostic
 from xdpgw.literals import NAME, NAME_RULE, Wrong, choice, likely, number, one_of, rate
-from xdpgw.rules import (
+from xdpgw.rule_types import (
     MAX_RULES,
     Action,
     ActionKind,
@@ -107,15 +107,13 @@ def parse(
     out: list[Rule] = []
     wrong: list[Diagnostic] = []
     seen: dict[str, int] = {}
-    count = 0
 
     def say(word: Word, message: str, hint: str | None) -> None:
         wrong.append(Diagnostic(file, word.line, word.column, message, hint))
 
-    for words in _lines(text, place):
-        count += 1
+    for index, words in enumerate(_lines(text, place)):
         name = words[0]
-        if count == MAX_RULES + 1:
+        if index == MAX_RULES:
             say(name, f"more than {MAX_RULES} rules", "gather addresses and ports in sets")
         try:
             rule, faults = _parse_line(words)
@@ -136,9 +134,16 @@ def parse(
 def _lines(text: str, place: Callable[[int], Place]) -> Iterator[list[Word]]:
     start = 0
     for line in text.split("\n"):
+        found = list(_WORD.finditer(line.partition("#")[0]))
+        if found:
+            row, column = place(start)
+            plain = place(start + len(line)) == (row, column + len(line))  # no escapes in it
         words = [
-            Word("".join(match[0].split()), *place(start + match.start()))
-            for match in _WORD.finditer(line.partition("#")[0])
+            Word(
+                "".join(match[0].split()),
+                *((row, column + match.start()) if plain else place(start + match.start())),
+            )
+            for match in found
         ]
         start += len(line) + 1
         if words:
@@ -155,7 +160,7 @@ def _parse_line(words: list[Word]) -> tuple[Rule, list[_Fault]]:
     parser, builder = _parser()
     builder.faults = []
     keywords = _keywords()
-    run = parser.parse_interactive()
+    run: Any = parser.parse_interactive()
     for at, word in enumerate(words):
         accepted = run.choices()
         kind = keywords.get(word.text, "WORD")
@@ -173,9 +178,8 @@ def _parse_line(words: list[Word]) -> tuple[Rule, list[_Fault]]:
 
 def _check_name(word: Word) -> None:
     if word.text in ACTIONS:
-        raise _Bad(
-            word, f'"{word.text}" is an action and cannot name a rule', f"write NAME {word.text} ..."
-        )
+        message = f'"{word.text}" is an action and cannot name a rule'
+        raise _Bad(word, message, f"write NAME {word.text} ...")
     if not NAME.fullmatch(word.text):
         raise _Bad(word, f'"{word.text}" is not a name for a rule', NAME_RULE)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from xdpgw.errors import Diagnostic
 from xdpgw.literals import Wrong, addresses
-from xdpgw.rules import Prefix
+from xdpgw.rule_types import Prefix
 
 __all__ = ["MAX_BAD_LINES", "NamedSet", "read_netset"]
 

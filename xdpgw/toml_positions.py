@@ -1,6 +1,6 @@
 """Where the keys and values of a TOML file stand, which `tomllib` does not tell.
 
-The scanner takes for granted that `tomllib` has accepted the text; it only finds the borders of things.
+The scanner takes for granted that `tomllib` has accepted the text; it finds where things begin.
 """
 
 from __future__ import annotations
