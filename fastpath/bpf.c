@@ -244,18 +244,17 @@ int xg_prog_info(int fd, struct xg_prog_info *out)
 	return 0;
 }
 
-int xg_prog_test_run(int prog_fd, const void *frame, uint32_t len_bytes, uint32_t repeat,
-		     void *out, uint32_t *out_len, uint32_t *retval, uint32_t *duration_ns)
+int xg_prog_test_run(int prog_fd, const void *frame, uint32_t len_bytes, uint32_t repeat, void *out,
+		     uint32_t *out_len, uint32_t *retval, uint32_t *duration_ns)
 {
-	LIBBPF_OPTS(bpf_test_run_opts, opts,
-		.data_in = frame,
-		.data_size_in = len_bytes,
-		.data_out = out,
-		.data_size_out = out && out_len ? *out_len : 0,
-		.repeat = (int)repeat,
-	);
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
 	int err;
 
+	opts.data_in = frame;
+	opts.data_size_in = len_bytes;
+	opts.data_out = out;
+	opts.data_size_out = out && out_len ? *out_len : 0;
+	opts.repeat = (int)repeat;
 	err = bpf_prog_test_run_opts(prog_fd, &opts);
 	if (err)
 		return err;
@@ -296,16 +295,15 @@ int xg_prog_live_frames(int prog_fd, uint32_t ifindex, const void *frame, uint32
 			uint32_t repeat, uint32_t batch)
 {
 	struct xdp_md ctx = { .data_end = len_bytes, .ingress_ifindex = ifindex };
-	LIBBPF_OPTS(bpf_test_run_opts, opts,
-		.data_in = frame,
-		.data_size_in = len_bytes,
-		.ctx_in = &ctx,
-		.ctx_size_in = sizeof(ctx),
-		.repeat = (int)repeat,
-		.flags = BPF_F_TEST_XDP_LIVE_FRAMES,
-		.batch_size = batch,
-	);
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
 
+	opts.data_in = frame;
+	opts.data_size_in = len_bytes;
+	opts.ctx_in = &ctx;
+	opts.ctx_size_in = sizeof(ctx);
+	opts.repeat = (int)repeat;
+	opts.flags = BPF_F_TEST_XDP_LIVE_FRAMES;
+	opts.batch_size = batch;
 	return bpf_prog_test_run_opts(prog_fd, &opts);
 }
 

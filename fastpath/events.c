@@ -40,13 +40,13 @@ _Static_assert(sizeof(_Atomic unsigned long) == sizeof(unsigned long), "not the 
 _Static_assert(sizeof(_Atomic uint32_t) == sizeof(uint32_t), "not the kernel's header");
 
 struct xg_events {
-	_Atomic unsigned long *consumer;	/* written here, read by the program */
-	const _Atomic unsigned long *producer;	/* the other way round */
+	_Atomic unsigned long *consumer; /* written here, read by the program */
+	const _Atomic unsigned long *producer; /* the other way round */
 	const uint8_t *data;
 	unsigned long mask;
 	struct xg_events_stats stats;
-	void *written;		/* mapping of page 0 */
-	void *read;		/* mapping of the rest */
+	void *written;  /* mapping of page 0 */
+	void *read;  /* mapping of the rest */
 	size_t written_bytes;
 	size_t read_bytes;
 	int map_fd;

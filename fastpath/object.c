@@ -19,7 +19,7 @@
 #include "xg.h"
 
 struct text {
-	char *bytes;	/* '\0'-terminated; NULL: empty */
+	char *bytes; /* '\0'-terminated; NULL: empty */
 	size_t len;
 	size_t room;
 };
@@ -56,7 +56,9 @@ static void text_vappend(struct text *text, const char *format, va_list args)
 	text->len += (size_t)len;
 }
 
-__attribute__((format(printf, 2, 3)))
+static void text_append(struct text *text, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
 static void text_append(struct text *text, const char *format, ...)
 {
 	va_list args;
@@ -257,9 +259,9 @@ int xg_object_load(struct xg_object *object)
 
 const char *xg_object_map_name(const struct xg_object *object, uint32_t index)
 {
-	struct bpf_map *map;
+	const struct bpf_map *map = NULL;
 
-	bpf_object__for_each_map(map, object->bpf) {
+	while ((map = bpf_object__next_map(object->bpf, map))) {
 		if (!bpf_map__is_internal(map) && !index--)
 			return bpf_map__name(map);
 	}

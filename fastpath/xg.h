@@ -109,10 +109,10 @@ void xg_object_close(struct xg_object *object);
 /* ---- Maps, by fd ---------------------------------------------------------------------------- */
 
 struct xg_map_info {
-	uint32_t type;		/* enum bpf_map_type */
+	uint32_t type; /* enum bpf_map_type */
 	uint32_t id;
 	uint32_t key_bytes;
-	uint32_t value_bytes;	/* of one CPU where the map is per CPU */
+	uint32_t value_bytes; /* of one CPU where the map is per CPU */
 	uint32_t max_entries;
 	uint32_t flags;
 	char name[16];
@@ -156,16 +156,16 @@ XG_MUST_CHECK int xg_map_read_array(int fd, uint32_t n, void *out, size_t out_by
 /* ---- Programs ------------------------------------------------------------------------------- */
 
 struct xg_prog_info {
-	uint32_t type;			/* enum bpf_prog_type */
+	uint32_t type; /* enum bpf_prog_type */
 	uint32_t id;
-	uint8_t tag[8];			/* hash of the instructions */
-	char name[16];			/* cut to 15 bytes by the kernel */
-	uint64_t load_time_ns;		/* CLOCK_BOOTTIME */
+	uint8_t tag[8]; /* hash of the instructions */
+	char name[16]; /* cut to 15 bytes by the kernel */
+	uint64_t load_time_ns; /* CLOCK_BOOTTIME */
 	uint32_t xlated_bytes;
-	uint32_t jited_bytes;		/* 0: interpreted */
-	uint32_t verified_insns;	/* instructions that the verifier walked; 0 before 5.16 */
+	uint32_t jited_bytes; /* 0: interpreted */
+	uint32_t verified_insns; /* instructions that the verifier walked; 0 before 5.16 */
 	uint32_t zero;
-	uint64_t run_time_ns;		/* with kernel.bpf_stats_enabled = 1, as the next two */
+	uint64_t run_time_ns; /* with kernel.bpf_stats_enabled = 1, as the next two */
 	uint64_t run_count;
 	uint64_t recursion_misses;
 };
@@ -180,8 +180,8 @@ XG_MUST_CHECK int xg_prog_info(int fd, struct xg_prog_info *out);
  * dispatcher, about 8 ms a call. -ENOSPC: frame longer than `out`. The last three may be NULL.
  */
 XG_MUST_CHECK int xg_prog_test_run(int prog_fd, const void *frame, uint32_t len_bytes,
-				   uint32_t repeat, void *out, uint32_t *out_len,
-				   uint32_t *retval, uint32_t *duration_ns);
+				   uint32_t repeat, void *out, uint32_t *out_len, uint32_t *retval,
+				   uint32_t *duration_ns);
 
 /*
  * Runs the program once on each of n frames, frame i being lens[i] bytes at frames + offsets[i].
@@ -205,15 +205,15 @@ XG_MUST_CHECK int xg_prog_live_frames(int prog_fd, uint32_t ifindex, const void 
 /* ---- Links: a program on a port ------------------------------------------------------------- */
 
 struct xg_link_info {
-	uint32_t type;		/* enum bpf_link_type */
+	uint32_t type; /* enum bpf_link_type */
 	uint32_t id;
 	uint32_t prog_id;
-	uint32_t ifindex;	/* XDP; 0: the link lost its port */
+	uint32_t ifindex; /* XDP; 0: the link lost its port */
 };
 
 /* Who holds a port, whichever way it was attached. Ids are 0 where there is none. */
 struct xg_xdp_query {
-	uint32_t attach_mode;	/* XDP_ATTACHED_NONE, _DRV, _SKB, _HW, _MULTI */
+	uint32_t attach_mode; /* XDP_ATTACHED_NONE, _DRV, _SKB, _HW, _MULTI */
 	uint32_t prog_id;
 	uint32_t drv_prog_id;
 	uint32_t skb_prog_id;
@@ -256,9 +256,9 @@ struct xg_events;
 
 /* What the reader met since it opened. It only grows. */
 struct xg_events_stats {
-	uint64_t events;	/* handed out */
-	uint64_t discarded;	/* given up by the program after reserve */
-	uint64_t malformed;	/* of another size than struct xg_event: skipped */
+	uint64_t events; /* handed out */
+	uint64_t discarded; /* given up by the program after reserve */
+	uint64_t malformed; /* of another size than struct xg_event: skipped */
 };
 
 /*
@@ -296,8 +296,8 @@ void xg_events_close(struct xg_events *events);
  * unnamed.
  */
 struct xg_names {
-	const char *const *ports;	/* by struct xg_event.port */
-	const char *const *rules;	/* by struct xg_event.rule */
+	const char *const *ports; /* by struct xg_event.port */
+	const char *const *rules; /* by struct xg_event.rule */
 	uint32_t n_ports;
 	uint32_t n_rules;
 };

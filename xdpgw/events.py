@@ -110,7 +110,7 @@ class EventBatch:
         return len(self.events)
 
     def json_lines(self) -> bytes:
-        """One JSON object and a newline an event; unknown is null. Over a million of them a second."""
+        """One JSON object and a newline an event; unknown is null. Over a million a second."""
         import numpy as np
 
         room = len(self) * (lib.XG_JSON_LINE_BYTES + self.names.longest_bytes)
