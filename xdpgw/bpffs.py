@@ -10,12 +10,11 @@ from pathlib import Path
 
 from xdpgw._native import lib
 from xdpgw.errors import KernelError, PrivilegeError
+from xdpgw.processes import ancestors
 
 __all__ = ["ensure_bpffs", "is_bpffs", "netns_inode"]
 
 _HERE = Path("/sys/fs/bpf")
-_INIT = Path("/proc/1/root/sys/fs/bpf")
-"""As pid 1 sees it: `ip netns exec` gives a process a /sys of its own, without the bpffs."""
 
 
 def is_bpffs(path: Path) -> bool:
@@ -26,8 +25,11 @@ def is_bpffs(path: Path) -> bool:
 def ensure_bpffs() -> Path:
     """Find the BPF file system that outlives this process, or mount it at /sys/fs/bpf.
 
+    `ip netns exec` gives a command a /sys of its own, without the bpffs and gone with the command.
+    The processes that started it still see the real one, so it is looked for, and mounted, there.
+
     Returns:
-        its root: /sys/fs/bpf, or the same seen through pid 1.
+        its root: /sys/fs/bpf, or the same seen through a process that started this one.
 
     Raises:
         PrivilegeError: there is none, and mounting one takes root.
@@ -59,11 +61,15 @@ def netns_inode() -> int:
 
 
 def _find() -> Path | None:
-    return next((path for path in (_HERE, _INIT) if is_bpffs(path)), None)
+    return next((path for path in (_HERE, *map(_seen_by, ancestors())) if is_bpffs(path)), None)
+
+
+def _seen_by(pid: int) -> Path:
+    return Path(f"/proc/{pid}/root{_HERE}")
 
 
 def _mount_commands() -> list[list[str]]:
-    """Ways to mount, best first: where pid 1 sees it it outlives a private mount namespace."""
+    """Ways to mount, best first: in the mount namespace that lives longest."""
     mount = ["mount", "-t", "bpf", "bpf", str(_HERE)]
-    enter = ["nsenter", "--mount=/proc/1/ns/mnt"]
-    return [command for command in (enter + mount, mount) if shutil.which(command[0])]
+    enter = [["nsenter", f"--mount=/proc/{pid}/ns/mnt", *mount] for pid in reversed([*ancestors()])]
+    return [command for command in (*enter, mount) if shutil.which(command[0])]

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from xdpgw.compile import Session
+from xdpgw.processes import PROC, ancestors
 
 __all__ = ["find_session", "parse_connection"]
-
-PROC = Path("/proc")
 
 
 def parse_connection(text: str) -> Session | None:
@@ -22,28 +21,24 @@ def parse_connection(text: str) -> Session | None:
     return Session(client, int(words[1]), server, int(words[3]))
 
 
-def find_session(pid: int | None = None, proc: Path = PROC) -> Session | None:
+def find_session(proc: Path = PROC) -> Session | None:
     """Look for SSH_CONNECTION in this process and the ones that started it.
 
     The parents count because sudo takes the variable away.
 
     Args:
-        pid: where to begin; this process if None.
         proc: the proc file system.
 
     Returns:
         The session, None where no ancestor has one or /proc does not tell.
     """
-    pid = os.getpid() if pid is None else pid
-    while pid > 0:
+    for pid in (os.getpid(), *ancestors(proc)):
         try:
             environ = (proc / str(pid) / "environ").read_bytes()
-            status = (proc / str(pid) / "status").read_text()
         except OSError:
             return None
         for entry in environ.split(b"\0"):
             name, _, value = entry.partition(b"=")
             if name == b"SSH_CONNECTION":
                 return parse_connection(value.decode(errors="replace"))
-        pid = next((int(x.split()[1]) for x in status.splitlines() if x.startswith("PPid:")), 0)
     return None
