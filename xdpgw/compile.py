@@ -169,8 +169,6 @@ def _write_session(out: object, session: Session) -> None:
     from xdpgw._native import ffi
 
     client, server = ipaddress.ip_address(session.client), ipaddress.ip_address(session.server)
-    if client.version != server.version:
-        return
     view = ffi.cast("struct xg_session *", ffi.addressof(out))
     ffi.memmove(view.client, client.packed, len(client.packed))
     ffi.memmove(view.server, server.packed, len(server.packed))

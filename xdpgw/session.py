@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 
@@ -18,6 +19,11 @@ def parse_connection(text: str) -> Session | None:
     if len(words) != 4 or not (words[1].isdigit() and words[3].isdigit()):
         return None
     client, server = words[0].partition("%")[0], words[2].partition("%")[0]  # fe80::1%eth0
+    try:
+        if ipaddress.ip_address(client).version != ipaddress.ip_address(server).version:
+            return None
+    except ValueError:
+        return None
     return Session(client, int(words[1]), server, int(words[3]))
 
 
