@@ -50,7 +50,7 @@ _HEADER = [
         row(
             f"ipv4 with ihl {ihl} is malformed",
             "parse",
-            eth(ipv4(tcp(), ihl=ihl)),
+            eth(ipv4(Segment(253, bytes(20)), ihl=ihl)),
             "drop malformed",
         )
         for ihl in range(5)
