@@ -24,8 +24,16 @@ struct text {
 	size_t room;
 };
 
+/* A map by the name in its source: bpf_map__reuse_fd() gives a map the name of the kept one. */
+struct named_map {
+	char *name;
+	struct bpf_map *map;
+};
+
 struct xg_object {
 	struct bpf_object *bpf;
+	struct named_map *maps;
+	size_t n_maps;
 	struct text log;
 	int loaded;
 };
@@ -84,6 +92,50 @@ static void listen_for(struct text *log)
 	listener = log;
 }
 
+static void free_maps(struct xg_object *object)
+{
+	size_t i;
+
+	for (i = 0; i < object->n_maps; i++)
+		free(object->maps[i].name);
+	free(object->maps);
+}
+
+/* On error what was taken is free_maps()'s to give back. */
+static int name_maps(struct xg_object *object)
+{
+	struct bpf_map *map = NULL;
+	size_t n = 0;
+
+	while ((map = bpf_object__next_map(object->bpf, map)))
+		n++;
+	object->maps = calloc(n + 1, sizeof(*object->maps));
+	if (!object->maps)
+		return -ENOMEM;
+	while ((map = bpf_object__next_map(object->bpf, map))) {
+		char *name;
+
+		if (bpf_map__is_internal(map))
+			continue;
+		name = strdup(bpf_map__name(map));
+		if (!name)
+			return -ENOMEM;
+		object->maps[object->n_maps++] = (struct named_map){ .name = name, .map = map };
+	}
+	return 0;
+}
+
+static struct bpf_map *find_map(const struct xg_object *object, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < object->n_maps; i++) {
+		if (strcmp(object->maps[i].name, name) == 0)
+			return object->maps[i].map;
+	}
+	return NULL;
+}
+
 int xg_object_open(const void *elf, size_t len_bytes, const char *name, struct xg_object **out)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name);
@@ -99,9 +151,15 @@ int xg_object_open(const void *elf, size_t len_bytes, const char *name, struct x
 	listen_for(NULL);
 	if (err)
 		goto free_object;
+	err = name_maps(object);
+	if (err)
+		goto close_bpf;
 	*out = object;
 	return 0;
 
+close_bpf:
+	free_maps(object);
+	bpf_object__close(object->bpf);
 free_object:
 	free(object->log.bytes);
 	free(object);
@@ -180,7 +238,7 @@ int xg_object_set_rodata(struct xg_object *object, const char *symbol, const voi
 
 int xg_object_map_set_entries(struct xg_object *object, const char *name, uint32_t entries)
 {
-	struct bpf_map *map = bpf_object__find_map_by_name(object->bpf, name);
+	struct bpf_map *map = find_map(object, name);
 
 	if (!map)
 		return -ENOENT;
@@ -199,7 +257,7 @@ static int same(struct text *log, const char *map, const char *what, uint32_t ha
 
 int xg_object_map_reuse(struct xg_object *object, const char *name, int fd)
 {
-	struct bpf_map *map = bpf_object__find_map_by_name(object->bpf, name);
+	struct bpf_map *map = find_map(object, name);
 	struct text *log = &object->log;
 	struct xg_map_info has;
 	int err, ok = 1;
@@ -259,13 +317,7 @@ int xg_object_load(struct xg_object *object)
 
 const char *xg_object_map_name(const struct xg_object *object, uint32_t index)
 {
-	const struct bpf_map *map = NULL;
-
-	while ((map = bpf_object__next_map(object->bpf, map))) {
-		if (!bpf_map__is_internal(map) && !index--)
-			return bpf_map__name(map);
-	}
-	return NULL;
+	return index < object->n_maps ? object->maps[index].name : NULL;
 }
 
 static int lent(int fd)
@@ -276,7 +328,7 @@ static int lent(int fd)
 
 int xg_object_map_fd(const struct xg_object *object, const char *name)
 {
-	const struct bpf_map *map = bpf_object__find_map_by_name(object->bpf, name);
+	const struct bpf_map *map = find_map(object, name);
 
 	return map ? lent(bpf_map__fd(map)) : -ENOENT;
 }
@@ -292,6 +344,7 @@ void xg_object_close(struct xg_object *object)
 {
 	if (!object)
 		return;
+	free_maps(object);
 	bpf_object__close(object->bpf);
 	free(object->log.bytes);
 	free(object);

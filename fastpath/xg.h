@@ -243,7 +243,7 @@ XG_MUST_CHECK int xg_xdp_query(uint32_t ifindex, struct xg_xdp_query *out);
 
 /* ---- Pins ----------------------------------------------------------------------------------- */
 
-/* -EEXIST: the name is taken. -EINVAL: not on a bpffs. -EPERM. */
+/* -EEXIST: the name is taken. -EPERM: not on a bpffs, or no permission. */
 XG_MUST_CHECK int xg_pin(int fd, const char *path);
 /* A new fd of what is pinned, be it map, program or link. -ENOENT, -EACCES; -EPERM: not a pin. */
 XG_MUST_CHECK int xg_pin_get(const char *path, int *out_fd);

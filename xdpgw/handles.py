@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
 from xdpgw._native import ffi, lib
+from xdpgw.bpffs import is_bpffs
 from xdpgw.errors import KernelError, PrivilegeError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -104,11 +105,14 @@ class Handle:
         Raises:
             KernelError: the name is taken (EEXIST), or the path is not on a bpffs.
         """
-        checked(
-            lib.xg_pin(self.fileno(), os.fsencode(path)),
-            f"pinning {type(self).__name__.lower()} at {path}",
-            "pins live on a BPF file system, such as /sys/fs/bpf",
-        )
+        err = lib.xg_pin(self.fileno(), os.fsencode(path))
+        if err in (-errno.EPERM, -errno.EINVAL) and not is_bpffs(Path(path).parent):
+            raise KernelError(
+                f"{path} is not on a BPF file system",
+                "pins live on one, such as /sys/fs/bpf",
+                -err,
+            )
+        checked(err, f"pinning a {type(self).__name__.lower()} at {path}")
 
     @classmethod
     def from_pin(cls, path: Path | str) -> Self:

@@ -163,7 +163,7 @@ class BpfObject:
         return text.decode(errors="replace")
 
     def map_names(self) -> list[str]:
-        """The maps that the source declares, in its order; not .rodata and its like."""
+        """The maps that the source declares; not .rodata and its like."""
         names: list[str] = []
         while name := lib.xg_object_map_name(self._handle(), len(names)):
             names.append(ffi.string(name).decode())

@@ -107,7 +107,7 @@ def expected(event: dict[str, Any], names: Names, offset_ns: int) -> dict[str, A
 
 
 def text_of(raw: bytes) -> str:
-    """Python's text; from 3.13 on it writes IPv4-mapped addresses in dots, which the wire did not."""
+    """Python's text, but IPv4-mapped addresses in groups, as before 3.13, which has dots there."""
     address = ipaddress.ip_address(raw)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         high, low = raw[12:14].hex(), raw[14:].hex()

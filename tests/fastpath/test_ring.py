@@ -1,4 +1,4 @@
-"""The ring protocol of fastpath/events.c in plain memory: the cases of ring_test.c, under sanitizers."""
+"""The ring protocol of fastpath/events.c in plain memory: ring_test.c under sanitizers."""
 
 from __future__ import annotations
 
