@@ -341,7 +341,8 @@ class _Worker:
         self._room = room
         self._queue: deque[EventBatch] = deque()
         self._waiting = 0  # events in the queue
-        self._stopping = self._lagging = self._failing = self._gone = False
+        self._held = 0  # events that the sink is at
+        self._stopping = self._lagging = self._failing = self._gone = self._abandoned = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
         self._thread.start()
@@ -369,8 +370,9 @@ class _Worker:
         self._thread.join(max(0.0, seconds))
         if self._thread.is_alive():
             with self._changed:
-                left = self._waiting
+                left = self._waiting + self._held
                 self.lost += left
+                self._abandoned = True
                 self._waiting = 0
                 self._queue.clear()
             self._complain(f"the sink {self.sink.name} is stuck: its last {left} events are lost")
@@ -379,6 +381,7 @@ class _Worker:
         try:
             while (batch := self._next()) is not None:
                 self._write(batch)
+                self._held = 0
         finally:
             self._guarded(self.sink.close)
 
@@ -393,6 +396,7 @@ class _Worker:
                 return None
             batch = self._queue.popleft()
             self._waiting -= len(batch)
+            self._held = len(batch)
             return batch
 
     def _write(self, batch: EventBatch) -> None:
@@ -416,7 +420,8 @@ class _Worker:
 
     def _lose(self, events: int) -> None:
         with self._changed:
-            self.lost += events
+            if not self._abandoned:
+                self.lost += events
 
     def _say_failing(self, error: Exception) -> None:
         if not self._failing:

@@ -48,7 +48,11 @@ class StdoutSink:
         if style not in STYLES:
             raise XdpgwError(f"no such style of stdout: {style}", f"there are {', '.join(STYLES)}")
         self._lines = STYLES[style]
-        self._stream = stream or sys.stdout.buffer
+        self._given = stream
+
+    @property
+    def _stream(self) -> BinaryIO:
+        return self._given or sys.stdout.buffer
 
     def write(self, batch: EventBatch) -> None:
         """Write a line an event."""
@@ -68,7 +72,7 @@ class StdoutSink:
         try:
             call()
         except BrokenPipeError as error:
-            if self._stream is getattr(sys.stdout, "buffer", None):
+            if self._given is None:
                 # Else the interpreter's own flush at exit complains of it.
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, sys.stdout.fileno())
