@@ -49,6 +49,10 @@ MAX_QUEUE = 4095
 """Highest queue number that is taken for one; no driver has as many."""
 
 _TABLES = ("policy", "sets", "ports", "af_xdp", "log", "gateway")
+_TOML_HINTS = {
+    "Invalid value": "put text in quotes",
+    "Cannot overwrite a value": "write each key once",
+}
 _SINKS = {"stdout": (), "jsonl": ("path", "max_bytes", "keep")}
 _PORT_NAME = re.compile(r"[^\s/:\0]{1,15}")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -93,7 +97,7 @@ def _not_toml(text: str, file: str, message: str) -> Diagnostic:
         line, column = len(lines), len(lines[-1]) + 1
     else:
         line, column = int(place[1]), int(place[2])
-    hint = "put text in quotes" if message == "Invalid value" else None
+    hint = _TOML_HINTS.get(message)
     return Diagnostic(file, line, column, f"not TOML: {message[:1].lower()}{message[1:]}", hint)
 
 
@@ -174,8 +178,11 @@ class _Reader(Tables):
         """Add one element of a set; gives the kind of it."""
         if isinstance(item, dict):
             self.check_keys(path, item, ("file",))
+            if not isinstance(item.get("file", ""), str):
+                self.say_type((*path, "file"), item["file"], 'a file: "feed.netset"')
+            elif not item:
+                self.say_value(path, "the table is empty", 'write { file = "feed.netset" }')
             if not isinstance(item.get("file"), str):
-                self.say_type(path, item, '{ file = "feed.netset" }')
                 return None
             files.append(self.base / item["file"])
             prefixes += self.set_file((*path, "file"), files[-1])
@@ -234,7 +241,7 @@ class _Reader(Tables):
             self.say_value(path, "the list of queues is empty", 'write "all" or at least one')
         queues: list[int] = []
         for index, item in enumerate(value):
-            at = (*path, index)
+            at: KeyPath = (*path, index)
             if not is_int(item):
                 self.say_type(at, item, "a queue number")
             elif item in queues:

@@ -68,14 +68,16 @@ def choice(word: str, choices: Iterable[str], what: str) -> str:
     known = list(choices)
     if word in known:
         return word
-    raise Wrong(f'{what} "{word}" is not known', likely(word, known) or f"write {one_of(known)}")
+    quoted = one_of(f'"{x}"' for x in known)
+    hint = likely(word, known) or f"write {quoted}"
+    raise Wrong(f'{what} "{word}" is not known', hint)
 
 
 def number(word: str, lo: int, hi: int, what: str) -> int:
     """A decimal number from lo to hi."""
     if not _NUMBER.fullmatch(word):
         if word.removeprefix("-").isdigit() and word.isascii():
-            raise Wrong(f"{what} {word[:24]}... is out of range", f"write {lo} to {hi}")
+            raise Wrong(f"{what} of {len(word)} digits is out of range", f"write {lo} to {hi}")
         raise Wrong(f'{what} "{word}" is not a number', f"write {lo} to {hi}")
     value = int(word)
     if not lo <= value <= hi:
@@ -91,7 +93,10 @@ def span(word: str, lo: int, hi: int, what: str) -> tuple[int, int]:
     if not dash or not first_word:
         value = number(word, lo, hi, what)
         return value, value
-    first, last = number(first_word, lo, hi, what), number(last_word, lo, hi, what)
+    first = number(first_word, lo, hi, what)
+    if not last_word:
+        raise Wrong(f"{what} range {word} has no end", f"write {first}-{hi}")
+    last = number(last_word, lo, hi, what)
     if first > last:
         raise Wrong(f"{what} range {word} runs backwards", f"write {last}-{first}")
     return first, last
@@ -181,9 +186,7 @@ def addresses(word: str) -> list[Prefix]:
 
 
 def _no_address(word: str) -> Wrong:
-    hint = "write an address, a prefix such as 10.0.0.0/8, FIRST-LAST or @SET"
-    if word.isdigit() and word.isascii():
-        hint = f"for a port write: port {word}"
+    hint = "write an address, a prefix such as 10.0.0.0/8, or FIRST-LAST"
     return Wrong(f'"{word}" is not an address', hint)
 
 

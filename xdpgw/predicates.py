@@ -317,10 +317,16 @@ def _addresses(operand: Operand, names: Names, wrongs: _Wrongs) -> frozenset[Pre
             found = wrongs.reading(word, lambda x: _set(x, names, "addresses", operand.negate))
             parts.append(found.prefixes if found else frozenset())
         else:
-            single += wrongs.reading(word, addresses) or ()
+            single += wrongs.reading(word, _address) or ()
     if len(parts) == 1 and not single:
         return parts[0]  # shared with the set: it may be large
     return frozenset(single).union(*parts)
+
+
+def _address(word: str) -> list[Prefix]:
+    if word.isascii() and word.isdigit():
+        raise Wrong(f'"{word}" is not an address', f"for a port write port {word}")
+    return addresses(word)
 
 
 def _ports(operand: Operand, names: Names, wrongs: _Wrongs) -> tuple[tuple[int, int], ...]:

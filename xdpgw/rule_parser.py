@@ -377,7 +377,7 @@ def _one_in(word: str) -> int:
     head, _, count = word.partition("/")
     if head != "1" or not count:
         raise Wrong(f'"{word}" is not a share', "write sample 1/N")
-    return number(count, 1, 2**32 - 1, "sample 1/")
+    return number(count, 1, 2**32 - 1, "sample")
 
 
 def _log_rate(word: str) -> Any:

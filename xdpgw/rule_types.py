@@ -1,4 +1,4 @@
-"""The values that rules are made of: the words that were typed, and the predicates that they mean."""
+"""The values that rules are made of: the words that were typed, the predicates that they mean."""
 
 from __future__ import annotations
 

@@ -59,10 +59,7 @@ def read_netset(path: Path) -> tuple[list[Prefix], list[Diagnostic]]:
         except Wrong as error:
             if len(wrong) < MAX_BAD_LINES:
                 column = len(line) - len(line.lstrip()) + 1
-                hint = error.hint or ""
-                if hint.endswith("or @SET") or hint.startswith("for a port"):
-                    hint = "write an address, a prefix or FIRST-LAST"
-                wrong.append(Diagnostic(str(path), number, column, error.message, hint))
+                wrong.append(Diagnostic(str(path), number, column, error.message, error.hint))
             else:
                 unsaid += 1
     if unsaid:

@@ -80,7 +80,7 @@ class Tables:
 
     def check_keys(self, path: KeyPath, table: dict[str, Any], keys: tuple[str, ...]) -> None:
         """Tell about the keys of a table that are none of these."""
-        where = f" in [{'.'.join(map(str, path))}]" if path else ""
+        where = f" in [{'.'.join(x for x in path if isinstance(x, str))}]" if path else ""
         for key, value in table.items():
             if key in keys:
                 continue
