@@ -64,7 +64,7 @@ $(VENV)/installed: pyproject.toml hatch_build.py
 
 artifacts: $(BPF_OBJECTS) $(NATIVE) $(ABI) # compile only
 
-xdpgw/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) Makefile
+xdpgw/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*) Makefile
 	@[ -n "$(CLANG)" ] || { echo "no clang 14 or newer: make build installs one" >&2; exit 1; }
 	@mkdir -p xdpgw/bpf
 	$(CLANG) $(BPF_CFLAGS) -c $< -o $@

@@ -24,9 +24,11 @@ from dataclasses import dataclass
 
 from xdpgw import __version__, loader, rules
 from xdpgw import _abi as abi
+from xdpgw._abi import Dim
 from xdpgw.compile import Names, Session, compile_rules
 from xdpgw.config import Config, PortSettings
 from xdpgw.errors import BusyError, KernelError, PrivilegeError, UnsupportedError, XdpgwError
+from xdpgw.facts import takes_vlan_tags
 from xdpgw.kernel import Link, Map, Program
 from xdpgw.pins import BOOKS, Attached, Instance, Manifest
 
@@ -113,7 +115,13 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
         names = _names(before).renewed((x.name for x in ruleset.rules), config.ports)
         image = compile_rules(ruleset, names)
         loaded = held.enter_context(
-            loader.load(image, list(config.ports), books=books, session=session)
+            loader.load(
+                image,
+                list(config.ports),
+                books=books,
+                session=session,
+                devices=ifindexes if image.use[Dim.VLAN] else None,
+            )
         )
         if books:
             _clear(books, _names(before), names)
@@ -127,17 +135,16 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
             attached = dict(old)
             for port in new:
                 attached[port] = _attach(
-                    instance, config.ports[port], ifindexes[port], loaded.programs[port], undo
+                    instance, config.ports[port], ifindexes[port], loaded, undo
                 )
             for port, was in old.items():
-                attached[port] = Attached(
-                    was.ifindex, was.mode, loaded.programs[port].info().id, was.note
-                )
+                program = _program(loaded, port, was.mode)
+                attached[port] = Attached(was.ifindex, was.mode, program.info().id, was.note)
             manifest = _manifest(config, names, attached)
             undo.callback(instance.withdraw)
             instance.announce(manifest)
             for port in old:
-                _switch(instance, port, loaded.programs[port], held, undo)
+                _switch(instance, port, _program(loaded, port, old[port].mode), held, undo)
             instance.confirm()
             undo.pop_all()
 
@@ -233,24 +240,41 @@ def _sort_ports(
     return old, new
 
 
+def _program(loaded: loader.Loaded, port: str, mode: str) -> Program:
+    if mode == "native" and port in loaded.bound:
+        return loaded.bound[port]
+    return loaded.programs[port]
+
+
 def _attach(
-    instance: Instance, settings: PortSettings, ifindex: int, program: Program, undo: ExitStack
+    instance: Instance,
+    settings: PortSettings,
+    ifindex: int,
+    loaded: loader.Loaded,
+    undo: ExitStack,
 ) -> Attached:
-    note = None
+    port, notes = settings.name, []
     mode = "native" if settings.mode == "auto" else settings.mode
     try:
-        link = Link.attach(program, ifindex, mode)
+        link = Link.attach(_program(loaded, port, mode), ifindex, mode)
     except (BusyError, PrivilegeError):
         raise
     except KernelError as error:
         if settings.mode != "auto":
             raise
-        mode, note = "generic", str(error)
-        link = Link.attach(program, ifindex, mode)
+        notes.append(f"not native: {error}")
+        mode = "generic"
+        link = Link.attach(_program(loaded, port, mode), ifindex, mode)
     with link:
-        link.pin(instance.link_path(settings.name))
-    undo.callback(instance.drop_link, settings.name)
-    return Attached(ifindex, mode, program.info().id, note)
+        link.pin(instance.link_path(port))
+    undo.callback(instance.drop_link, port)
+    program = _program(loaded, port, mode)
+    if loaded.image.use[Dim.VLAN] and program is loaded.programs[port] and takes_vlan_tags(port):
+        notes.append(
+            "the driver takes VLAN tags out of frames, and rules do not see them: "
+            f"ethtool -K {port} rxvlan off"
+        )
+    return Attached(ifindex, mode, program.info().id, "; ".join(notes) or None)
 
 
 def _switch(

@@ -101,7 +101,7 @@ def print_status(state: Mapping[str, Any]) -> None:
                 f"{port['port']}: the interface is gone or was made anew; xdpgw reload attaches it"
             )
         elif port["note"]:
-            console.print(f"{port['port']}: not native: {port['note']}", soft_wrap=True)
+            console.print(f"{port['port']}: {port['note']}", soft_wrap=True)
     log = state["log"]
     console.print(
         f"log: {log['sources']} sources; events due {log['due']} = written {log['written']} "
