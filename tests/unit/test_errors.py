@@ -34,7 +34,9 @@ def test_config_error_has_the_place_of_the_first_and_a_line_for_each() -> None:
 
 def test_verifier_error_keeps_the_log_and_shows_its_last_useful_lines() -> None:
     log = "".join(f"{n}: r0 = {n}\n" for n in range(50)) + (
-        "R1 invalid mem access 'scalar'\nprocessed 51 insns (limit 1000000)\n-- END PROG LOAD LOG --\n"
+        "R1 invalid mem access 'scalar'\n"
+        "processed 51 insns (limit 1000000)\n"
+        "-- END PROG LOAD LOG --\n"
     )
     error = errors.VerifierError("the kernel refused the program", log=log)
     assert error.log == log

@@ -256,8 +256,12 @@ def test_any_rule_of_the_grammar_resolves(rules: list[Rule]) -> None:
 
 
 WORDS = st.sampled_from(
-    "a pass drop limit af_xdp t else redirect eth0 1/s burst per source tcp from to port not { } , "
-    "22 @bad ether type from code len 1-2 flags syn log sample 1/5 # 10.0.0.0/8 - / 0x0800".split()
+    [
+        *("a", "pass", "drop", "limit", "1/s", "burst", "per", "source", "redirect", "eth0"),
+        *("af_xdp", "t", "else", "tcp", "from", "to", "port", "not", "{", "}", ",", "22", "@bad"),
+        *("ether", "type", "code", "len", "1-2", "flags", "syn", "log", "sample", "1/5", "#"),
+        *("10.0.0.0/8", "-", "/", "0x0800"),
+    ]
 )
 
 
