@@ -269,7 +269,7 @@ class _Reader(Tables):
     def log(self) -> LogSettings:
         table = self.table(("log",), ("sources", "window", "rate", "sinks"))
         window = self.string(("log", "window"), "60s", 'a time: "60s"')
-        speed = self.string(("log", "rate"), "100000/s", 'a rate: "100000/s"')
+        speed = self.string(("log", "rate"), "100000/s", 'a rate: "100000/s", or "off"')
         sinks = table.get("sinks", ["stdout"])
         if not isinstance(sinks, list):
             self.say_type(("log", "sinks"), sinks, 'a list: ["stdout"]')
@@ -277,7 +277,11 @@ class _Reader(Tables):
         return LogSettings(
             self.choice(("log", "sources"), ("off", "new", "every"), "new"),
             self.reading(("log", "window"), lambda: duration_ns(window, "1s", "1d", "window"), 0),
-            self.reading(("log", "rate"), lambda: rate(speed, counts=True), None),
+            self.reading(
+                ("log", "rate"),
+                lambda: None if speed == "off" else rate(speed, counts=True),
+                None,
+            ),
             tuple(filter(None, (self.sink(("log", "sinks", i), x) for i, x in enumerate(sinks)))),
         )
 
