@@ -90,6 +90,7 @@ def test_parts_that_contradict_are_told(match: str) -> None:
         ("tcp", "flags syn"),
         ("ip", "from 10.0.0.0/8"),
         ("from @more", "from @few to port 5"),
+        ("from 10.0.0.0/8", "ip from {10.0.0.1, ::1}"),
         ("from not @few", "from not @more"),
         ("to port not 80-90", "to port 5"),
         ("proto 6", "tcp"),
@@ -126,6 +127,23 @@ def test_second_rule_is_covered(first: str, second: str) -> None:
 )
 def test_rule_that_is_not_covered_is_not_told(rules: str) -> None:
     assert not [x for x in warned(rules) if "covers it" in x]
+
+
+def messages(rules: str, sets: dict[str, list[str]]) -> list[str]:
+    lines = "".join(f"{name} = {items}\n" for name, items in sets.items())
+    text = f'policy.rules = """\n{rules}\n"""\n[sets]\n{lines}'
+    return [x.message for x in config.loads(text).warnings]
+
+
+def test_large_sets_are_compared_whole() -> None:
+    odd = [f"10.0.{n}.0/24" for n in range(1, 256, 2)]
+    sets = {"all": odd, "but_one": odd[:70] + odd[71:], "more": [*odd, "10.0.0.0"]}
+    rules = "a drop from @but_one\nb drop from @all\nc drop from @more\nd tx from @but_one ip"
+    assert messages(rules, sets) == ["rule d can never match: rule a before it covers it"]
+    rules = "a drop from @all\nb tx from 10.0.99.7\nc tx from 10.0.98.7"
+    assert messages(rules, sets) == ["rule b can never match: rule a before it covers it"]
+    rules = "a drop from not @all\nb tx from not @more\nc tx from not @but_one"
+    assert messages(rules, sets) == ["rule b can never match: rule a before it covers it"]
 
 
 # Brute force: every packet of a small world.
