@@ -1,0 +1,190 @@
+"""The compiler: from rules to bits, without a kernel."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+
+import numpy as np
+import pytest
+
+from xdpgw import _abi as abi
+from xdpgw import config, rules
+from xdpgw._abi import Dim
+from xdpgw._native import ffi
+from xdpgw.compile import Image, Names, Session, compile_rules, rate_words
+from xdpgw.errors import UnsupportedError
+from xdpgw.rules import Rate
+
+
+def image(text: str, more: str = "", names: Names | None = None) -> Image:
+    """Compile rules, a line each."""
+    policy = config.loads(
+        f'[policy]\nrules = """\n{text}\n"""\n[ports.left]\n[ports.right]\n{more}'
+    )
+    return compile_rules(rules.resolve(policy), names)
+
+
+def mask(found: Image, number: int) -> int:
+    """The rules of a row, as a number whose bit n is rule n."""
+    return int.from_bytes(found.rows[number * 128 : number * 128 + 128], "little")
+
+
+def direct(found: Image, dim: Dim, value: int) -> int:
+    """The rules that a value of a direct dimension satisfies."""
+    classes = np.frombuffer(found.classes, np.uint32)
+    return mask(found, int(classes[found.base[dim] + value]))
+
+
+def longest(found: Image, dim: Dim, address: str) -> int:
+    """The rules that an address satisfies, by the trie's longest prefix."""
+    packed = ipaddress.ip_address(address).packed
+    value, width = int.from_bytes(packed, "big"), 8 * len(packed)
+    best, row = -1, found.miss[dim]
+    for key, number in found.tries[dim]:
+        bits = int.from_bytes(key[:4], "little")
+        prefix = int.from_bytes(key[4:], "big")
+        if bits > best and (value ^ prefix) >> (width - bits) == 0:
+            best, row = bits, number
+    return mask(found, row)
+
+
+def test_compile_same_policy_gives_same_bytes() -> None:
+    text = (
+        "a drop from {10.0.0.0/8 192.0.2.0/24} to port {1 2 3}\nb pass tcp flags syn,!ack\nc tx arp"
+    )
+    first, second = image(text), image(text)
+    assert (first.rows, first.classes, first.rules) == (second.rows, second.classes, second.rules)
+    assert first.tries == second.tries
+    assert first.config("left") == second.config("left")
+
+
+def test_compile_no_rules_uses_no_dimension() -> None:
+    found = image("")
+    assert found.words == 0
+    assert not any(found.use)
+
+
+def test_compile_uses_only_dimensions_that_a_rule_names() -> None:
+    found = image("a drop udp to port 53")
+    assert {Dim(n) for n, used in enumerate(found.use) if used} == {Dim.PROTO, Dim.DPORT}
+
+
+def test_compile_port_borders_are_exact() -> None:
+    found = image("a drop to port 80-90\nb drop to port not 80-90\nc drop tcp")
+    assert direct(found, Dim.DPORT, 79) == 0b110
+    assert direct(found, Dim.DPORT, 80) == 0b101
+    assert direct(found, Dim.DPORT, 90) == 0b101
+    assert direct(found, Dim.DPORT, 91) == 0b110
+    assert direct(found, Dim.DPORT, 65536) == 0b100  # a packet without ports
+
+
+def test_compile_two_matches_in_one_dimension_must_both_hold() -> None:
+    found = image("a drop tcp udp\nb drop ip proto 17")
+    udp4, udp6 = abi.Kind.IP * 256 + 17, abi.Kind.IP6 * 256 + 17
+    assert direct(found, Dim.PROTO, udp4) == 0b10
+    assert direct(found, Dim.PROTO, udp6) == 0
+
+
+def test_compile_nested_prefixes_and_negation() -> None:
+    found = image(
+        "a drop from 10.0.0.0/8\nb drop from not 10.1.0.0/16\nc drop from {10.1.2.0/24 192.0.2.1}"
+    )
+    assert longest(found, Dim.SRC4, "11.0.0.1") == 0b010
+    assert longest(found, Dim.SRC4, "10.0.0.1") == 0b011
+    assert longest(found, Dim.SRC4, "10.1.0.1") == 0b001
+    assert longest(found, Dim.SRC4, "10.1.2.3") == 0b101
+    assert longest(found, Dim.SRC4, "192.0.2.1") == 0b110
+    assert longest(found, Dim.SRC6, "2001:db8::1") == 0b010
+    assert mask(found, found.none[Dim.SRC4]) == 0
+
+
+def test_compile_leaves_out_prefixes_that_say_nothing_new() -> None:
+    found = image("a drop from {10.0.0.0/8 10.1.0.0/16 10.1.1.1}")
+    assert len(found.tries[Dim.SRC4]) == 1
+
+
+def test_compile_addresses_agree_with_a_walk_over_the_rules() -> None:
+    rng = random.Random(7)
+    for _ in range(30):
+        lines, wanted = [], []
+        for number in range(20):
+            nets = [
+                ipaddress.ip_network((rng.getrandbits(32), bits), strict=False)
+                for bits in rng.choices(range(0, 33), k=rng.randrange(1, 4))
+            ]
+            negate = rng.random() < 0.4
+            lines.append(
+                f"r{number} drop from {'not ' if negate else ''}{{{' '.join(map(str, nets))}}}"
+            )
+            wanted.append((nets, negate))
+        found = image("\n".join(lines))
+        for _ in range(40):
+            near = int(rng.choice(rng.choice(wanted)[0]).network_address)
+            address = ipaddress.ip_address(near ^ rng.getrandbits(rng.randrange(1, 33)) >> 1)
+            bits = sum(
+                1 << number
+                for number, (nets, negate) in enumerate(wanted)
+                if any(address in net for net in nets) != negate
+            )
+            assert longest(found, Dim.SRC4, str(address)) == bits
+
+
+def test_compile_each_port_has_its_row() -> None:
+    found = image("a drop on left\nb drop on right\nc drop")
+    assert mask(found, found.on_row["left"]) == 0b101
+    assert mask(found, found.on_row["right"]) == 0b110
+    assert mask(found, found.on_row[""]) == 0b100
+
+
+def test_compile_thousand_rules_fill_the_last_word() -> None:
+    found = image("\n".join(f"r{n} drop to port {n}" for n in range(1024)))
+    assert found.words == 16
+    assert direct(found, Dim.DPORT, 1023) == 1 << 1023
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "what"),
+    [
+        ("a limit 10/s", "", "limit"),
+        ("a pass established", "", "established"),
+    ],
+)
+def test_compile_refuses_what_it_cannot_judge(text: str, more: str, what: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"{what} is not in this version"):
+        image(text, more)
+
+
+def test_config_holds_what_the_policy_says() -> None:
+    policy = config.loads(
+        '[policy]\ndefault="drop"\nmalformed="pass"\nfragments="drop"\nguard=false\n'
+        '[ports.a]\n[ports.b]\n[log]\nsources="every"\nwindow="10s"\nrate="50/s"\n'
+    )
+    found = compile_rules(rules.resolve(policy))
+    session = Session("192.0.2.1", 50000, "192.0.2.2", 22)
+    cfg = ffi.from_buffer("struct xg_config *", found.config("b", session=session))
+    assert (cfg.port, cfg.default_verdict, cfg.malformed_verdict) == (1, abi.Verdict.DROP, 0)
+    assert (cfg.fragments_drop, cfg.guard, cfg.log_sources) == (1, 0, abi.LogSources.EVERY)
+    assert (cfg.log_window_ns, cfg.log_rate.interval_ns) == (10 * 10**9, 20_000_000)
+    assert (cfg.session.client_port, cfg.session.server_port, cfg.session.family) == (50000, 22, 4)
+    assert bytes(ffi.buffer(cfg.session.client))[:4] == bytes([192, 0, 2, 1])
+
+
+def test_rate_words_burst_is_one_unit_of_time() -> None:
+    assert rate_words(None) == (0, 0)
+    assert rate_words(Rate(1, "/s")) == (10**9, 0)
+    assert rate_words(Rate(10, "/m")) == (6 * 10**9, 54 * 10**9)
+
+
+def test_names_kept_rules_keep_slots_and_old_slots_are_not_given_away() -> None:
+    old = Names().renewed(["a", "b", "c"], ["left"])
+    new = old.renewed(["c", "x", "a"], ["right", "left"])
+    assert new.rules == {"c": old.rules["c"], "x": 3, "a": old.rules["a"]}
+    assert new.ports == {"right": 1, "left": 0}
+
+
+def test_names_full_change_of_the_largest_policy_fits() -> None:
+    old = Names().renewed([f"a{n}" for n in range(abi.MAX_RULES)], [])
+    new = old.renewed([f"b{n}" for n in range(abi.MAX_RULES)], [])
+    assert not set(old.rules.values()) & set(new.rules.values())
+    assert max(new.rules.values()) < abi.RULE_SLOTS
