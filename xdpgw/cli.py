@@ -121,10 +121,7 @@ def check(file: Path, as_json: bool) -> None:
         f"{_many(len(policy.sets), 'set')}, {_many(len(policy.ports), 'port')}{size}"
     )
     if ruleset.unsupported:
-        note(
-            f"run and reload will refuse it: {_many(len(ruleset.unsupported), 'part')} "
-            "of it not in this version"
-        )
+        note("run and reload refuse it until then")
 
 
 @cli.command()
