@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from xdpgw import _abi as abi
 from xdpgw import config as configs
 from xdpgw import gateway, rules, stats
 from xdpgw._abi import Reason, Verdict
@@ -88,25 +89,30 @@ def _tell(applied: gateway.Applied, note: Note) -> None:
 
 
 def _pump(policy: Config, instance: Instance, signals: Signals, note: Note) -> Config | None:
-    """Move events to the policy's sinks. Returns the next policy, or None when it is time to
-    stop."""
+    """Move events to the policy's sinks. Returns the next policy, None when it is time to stop."""
     manifest = instance.manifest()
     if manifest is None:
         return None
+    names = Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
     with ExitStack() as stack:
         books = instance.books()
         for book in books.values():
             stack.enter_context(book)
-        pump = stack.enter_context(Pump.of(policy.log.sinks, on_error=note))
+        pump = Pump.of(policy.log.sinks, on_error=note)
+        stack.callback(_close, pump, note)
         reader = stack.enter_context(EventReader(books["events"]))
         while True:
-            names = _names(manifest)
             pump.feed(reader, names, timeout_ms=WAIT_MS)
             if signals.stop:
+                if manifest.on_exit == "detach":
+                    gateway.detach(instance)
+                _drain(pump, reader, names)
+                _tell_log(stats.read_log(books["log_counters"]), note)
                 return None
             current = instance.manifest()
             if current is None:
                 note("the filter was detached by another process")
+                _drain(pump, reader, names)
                 return None
             if current != manifest:
                 note("the policy was replaced by another process")
@@ -122,6 +128,31 @@ def _pump(policy: Config, instance: Instance, signals: Signals, note: Note) -> C
                     return renewed
 
 
+def _drain(pump: Pump, reader: EventReader, names: Names) -> None:
+    """Read what is in the ring now; a filter that stays may go on filling it for ever."""
+    left = reader.used_bytes
+    while left > 0:
+        moved = pump.feed(reader, names, timeout_ms=0)
+        if not moved:
+            return
+        left -= moved * abi.event_dtype().itemsize
+
+
+def _close(pump: Pump, note: Note) -> None:
+    pump.close()
+    for sink, lost in pump.lost.items():
+        if lost:
+            note(f"the sink {sink} lost {lost} events")
+
+
+def _tell_log(log: stats.LogStats, note: Note) -> None:
+    if log.lost or log.limited:
+        note(
+            f"log: events due {log.due} = written {log.written} + lost {log.lost} "
+            f"+ over the rate {log.limited}"
+        )
+
+
 def _reload(policy: Config, instance: Instance, note: Note) -> Config | None:
     try:
         renewed = configs.read(policy.path)
@@ -130,10 +161,6 @@ def _reload(policy: Config, instance: Instance, note: Note) -> Config | None:
         note(f"{error}\nthe policy in force stays in force")
         return None
     return renewed
-
-
-def _names(manifest: Manifest) -> Names:
-    return Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
 
 
 def status_of(instance: Instance, manifest: Manifest) -> dict[str, Any]:
