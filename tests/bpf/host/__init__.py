@@ -1,0 +1,1 @@
+"""The datapath as a program of the host, under ASan and UBSan."""

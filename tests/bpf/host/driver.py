@@ -1,0 +1,183 @@
+"""Building the datapath for the host, and talking to it.
+
+A `Script` is a list of commands for `main.c`; running it gives the answers. One process judges
+under many policies, one behind the other.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.fastpath.toolchain import ROOT
+from xdpgw import _abi as abi
+from xdpgw._abi import Dim, Reason, Verdict
+from xdpgw.compile import Image, Session
+from xdpgw.explain import key_of
+
+__all__ = ["END", "PLAIN", "RX_VLAN", "Answer", "SanitizerReport", "Script", "build", "run"]
+
+HERE = Path(__file__).resolve().parent
+PLAIN, RX_VLAN = "xdpgw.bpf.c", "xdpgw_rxvlan.bpf.c"
+END = -1
+_ANSWER = struct.Struct("<iI")
+_DECIDED_BY_RULE = (Reason.RULE, Reason.LIMIT, Reason.NO_SOCKET)
+_KEYED = {
+    "src4": Dim.SRC4,
+    "dst4": Dim.DST4,
+    "src6": Dim.SRC6,
+    "dst6": Dim.DST6,
+    "mac_src": Dim.MAC_SRC,
+    "mac_dst": Dim.MAC_DST,
+}
+
+
+class SanitizerReport(Exception):
+    """The program did not reach its end; the text is what it said."""
+
+
+def build(out: Path, *, bpf: Path = ROOT / "bpf", source: str = PLAIN) -> Path:
+    """Compile the datapath for the host.
+
+    Args:
+        out: the program to write.
+        bpf: the folder of its sources.
+        source: `PLAIN` or `RX_VLAN`.
+    """
+    command = [os.environ.get("CC", "cc"), "-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]
+    # Of clang's pragma and the helper's declared type gcc has another opinion than clang.
+    command += ["-Wno-unknown-pragmas", "-Wno-sign-compare"]
+    # BPF reads packets unaligned wherever it runs.
+    command += ["-fsanitize=address,undefined", "-fno-sanitize=alignment"]
+    command += ["-fno-sanitize-recover=all", f'-DXG_SOURCE="{source}"']
+    command += [f"-I{HERE / 'shim'}", f"-I{HERE}", f"-I{bpf}"]
+    subprocess.run([*command, *map(str, sorted(HERE.glob("*.c"))), "-o", str(out)], check=True)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the program made of a frame."""
+
+    action: int
+    """enum xdp_action; END behind the last answer of the fuzzer."""
+    event: Any
+    """struct xg_event, a numpy record."""
+    length: int
+    """Bytes of the frame; runs of the fuzzer at its end."""
+    image: Image
+    frame: bytes | None = None
+    """Of a sample of the fuzzer."""
+
+    def outcome(self) -> dict[str, Any]:
+        """In the words of `xdpgw explain`."""
+        reason = Reason(int(self.event["reason"]))
+        rule = None
+        if reason in _DECIDED_BY_RULE:
+            rule = self.image.ruleset.rules[int(self.event["rule"])]
+        return {
+            "verdict": Verdict(int(self.event["verdict"])).text,
+            "reason": reason.text,
+            "rule": rule.name if rule else None,
+            "target": rule.action.target if rule else None,
+            "key": key_of(self.event),
+        }
+
+
+class Script:
+    """Commands for the program, and what is needed to read its answers."""
+
+    def __init__(self) -> None:
+        self._commands: list[bytes] = []
+        self._asked: list[tuple[Image, bool]] = []  # commands that are answered; many times?
+
+    def policy(
+        self,
+        image: Image,
+        port: str | None,
+        *,
+        session: Session | None = None,
+        multi_buffer: bool = True,
+    ) -> None:
+        """Judge by this policy from here on, with an empty corpus."""
+        self._image = image
+        self._add("C", image.config(port, session=session, explain=True, multi_buffer=multi_buffer))
+        for name, values in (
+            ("classes", image.classes),
+            ("rows", image.rows),
+            ("rules", image.rules),
+        ):
+            self._add("A", _name(name), values)
+        for name, dim in _KEYED.items():
+            pairs = image.tries.get(dim) or image.macs.get(dim) or ()
+            self._add("T", _name(name), *(key + struct.pack("<I", row) for key, row in pairs))
+
+    def frame(self, frame: bytes, *, linear: int | None = None, tag: int | None = None) -> None:
+        """Judge a frame; one answer.
+
+        Args:
+            frame: of any length.
+            linear: how many of its bytes lie in the first buffer; all of them if None.
+            tag: the tag control information that the driver took out of it.
+        """
+        size = len(frame) if linear is None else linear
+        self._add("F", struct.pack("<IHH", size, tag or 0, tag is not None), frame)
+        self._asked.append((self._image, False))
+
+    def corpus(self, frame: bytes) -> None:
+        """A frame for the fuzzer to start from."""
+        self._add("S", frame)
+
+    def fuzz(self, seed: int, runs: int, sample_every: int) -> None:
+        """Fuzz; an answer for each sample and one with the action END at the end."""
+        self._add("Z", struct.pack("<QII", seed & (1 << 64) - 1, runs, sample_every))
+        self._asked.append((self._image, True))
+
+    def _add(self, what: str, *parts: bytes) -> None:
+        body = b"".join(parts)
+        self._commands.append(struct.pack("<II", ord(what), len(body)) + body)
+
+    def answers(self, raw: bytes) -> Iterator[Answer]:
+        """Read what the program wrote, in the order of the commands."""
+        dtype = abi.event_dtype()
+        at = 0
+        for image, many in self._asked:
+            while True:
+                action, length = _ANSWER.unpack_from(raw, at)
+                event = np.frombuffer(raw, dtype, 1, at + _ANSWER.size)[0]
+                at += _ANSWER.size + dtype.itemsize
+                frame = raw[at : at + length] if many and action != END else None
+                at += len(frame or b"")
+                yield Answer(action, event, length, image, frame)
+                if not many or action == END:
+                    break
+
+    def input(self) -> bytes:
+        """All commands, as the program reads them."""
+        return b"".join(self._commands)
+
+
+def _name(name: str) -> bytes:
+    return name.encode().ljust(16, b"\0")
+
+
+def run(program: Path, script: Script) -> list[Answer]:
+    """Run a script.
+
+    Raises:
+        SanitizerReport: a sanitizer had a finding, or a check of the fuzzer failed.
+    """
+    env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    done = subprocess.run(
+        [program], input=script.input(), capture_output=True, env=env, check=False
+    )
+    if done.returncode or done.stderr:
+        raise SanitizerReport(done.stderr.decode(errors="replace"))
+    return list(script.answers(done.stdout))
