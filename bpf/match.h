@@ -212,34 +212,19 @@ static __always_inline __u64 and_word(const struct packet_rows *found, __u32 w)
 	return bits;
 }
 
-/* Position of the lowest bit set; BPF has no instruction for it. */
+/*
+ * Position of the lowest bit set, for which BPF has no instruction: the count of zeros below it. Without a branch,
+ * as branches would make 64 numbers on 64 paths, each with a rest of the program of its own to the verifier.
+ * `opaque` keeps clang from seeing what is counted, of which it might make branches or a table again.
+ */
 static __always_inline __u32 lowest_bit(__u64 bits)
 {
-	__u32 at = 0;
-
-	if (!(bits & 0xffffffff)) {
-		at += 32;
-		bits >>= 32;
-	}
-	if (!(bits & 0xffff)) {
-		at += 16;
-		bits >>= 16;
-	}
-	if (!(bits & 0xff)) {
-		at += 8;
-		bits >>= 8;
-	}
-	if (!(bits & 0xf)) {
-		at += 4;
-		bits >>= 4;
-	}
-	if (!(bits & 3)) {
-		at += 2;
-		bits >>= 2;
-	}
-	at += !(bits & 1);
-	opaque(at); /* 64 constants on 64 paths to the verifier, one unknown behind this */
-	return at;
+	bits = (bits & -bits) - 1;
+	opaque(bits);
+	bits -= bits >> 1 & 0x5555555555555555;
+	bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333);
+	bits = (bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0f;
+	return bits * 0x0101010101010101 >> 56 & 63;
 }
 
 /* Returns the number of the first rule that the packet satisfies, or enum match_result. */
