@@ -66,10 +66,39 @@ static __always_inline bool is_session(const struct pkt *pkt)
 	}
 }
 
-static __always_inline bool guarded(const struct pkt *pkt)
+/*
+ * A global function of scalars, as walk_extensions(), so that the verifier checks it once. What it asks of a
+ * packet would otherwise keep all ways through the parser apart in front of match.h: 124,182 verified
+ * instructions in place of 27,073 for 1,024 rules over all fields (6.18, clang 14). `head` and `more` are
+ * fields of struct pkt as guarded() packs them, as there are five registers for arguments.
+ */
+__noinline int is_guarded(struct xdp_md *ctx, __u64 head, __u64 more)
 {
-	return is_link_protocol(pkt) || is_neighbour_discovery(pkt) || is_dhcp_answer(pkt) ||
-	       is_session(pkt);
+	struct pkt pkt = {
+		.data = (void *)(long)ctx->data,
+		.data_end = (void *)(long)ctx->data_end,
+		.l3 = more & OFFSET_MASK,
+		.ethertype = head,
+		.family = head >> 16,
+		.proto = head >> 24,
+		.ttl = head >> 32,
+		.has = head >> 40,
+		.icmp_type = head >> 48,
+		.sport = more >> 16,
+		.dport = more >> 32,
+	};
+
+	return is_link_protocol(&pkt) || is_neighbour_discovery(&pkt) || is_dhcp_answer(&pkt) ||
+	       is_session(&pkt);
+}
+
+static __always_inline bool guarded(struct xdp_md *ctx, const struct pkt *pkt)
+{
+	__u64 head = pkt->ethertype | (__u64)pkt->family << 16 | (__u64)pkt->proto << 24 |
+		     (__u64)pkt->ttl << 32 | (__u64)pkt->has << 40 | (__u64)pkt->icmp_type << 48;
+	__u64 more = pkt->l3 | (__u64)pkt->sport << 16 | (__u64)pkt->dport << 32;
+
+	return is_guarded(ctx, head, more);
 }
 
 #endif

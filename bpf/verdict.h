@@ -17,9 +17,10 @@ static __always_inline void decide(struct judgement *judged, enum xg_verdict ver
 	judged->reason = reason;
 }
 
-static __always_inline void by_default(const struct pkt *pkt, struct judgement *judged)
+static __always_inline void by_default(struct xdp_md *ctx, const struct pkt *pkt,
+				       struct judgement *judged)
 {
-	if (cfg.guard && cfg.default_verdict == XG_VERDICT_DROP && guarded(pkt))
+	if (cfg.guard && cfg.default_verdict == XG_VERDICT_DROP && guarded(ctx, pkt))
 		decide(judged, XG_VERDICT_PASS, XG_REASON_GUARD);
 	else
 		decide(judged, cfg.default_verdict, XG_REASON_DEFAULT);
@@ -38,7 +39,8 @@ static __always_inline void by_rule(__u32 number, struct judgement *judged)
 	decide(judged, rule->action, XG_REASON_RULE);
 }
 
-static __always_inline void judge(const struct pkt *pkt, struct judgement *judged)
+static __always_inline void judge(struct xdp_md *ctx, const struct pkt *pkt,
+				  struct judgement *judged)
 {
 	int number;
 
@@ -50,7 +52,7 @@ static __always_inline void judge(const struct pkt *pkt, struct judgement *judge
 	if (number >= 0)
 		by_rule(number, judged);
 	else if (number == MATCH_NONE)
-		by_default(pkt, judged);
+		by_default(ctx, pkt, judged);
 	else
 		decide(judged, cfg.default_verdict, XG_REASON_ERROR);
 }

@@ -21,7 +21,7 @@ int xdpgw(struct xdp_md *ctx)
 	if (parse(ctx, &pkt))
 		decide(&judged, cfg.malformed_verdict, XG_REASON_MALFORMED);
 	else
-		judge(&pkt, &judged);
+		judge(ctx, &pkt, &judged);
 
 	count(&pkt, &judged);
 	if (cfg.explain)
