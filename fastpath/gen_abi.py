@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,12 @@ TEXT = """
         \"\"\"The word of the policy language.\"\"\"
         return self.name.lower()
 """
+MEANING = """
+    @property
+    def meaning(self) -> str:
+        \"\"\"What the row of the table says about it.\"\"\"
+        return MEANINGS["{name}"][self.name]
+"""
 DTYPE = '''
 
 @cache
@@ -86,10 +94,19 @@ def members(ffi: Any, name: str) -> list[tuple[str, int]]:
     return sorted(ffi.typeof(f"enum {name}").relements.items(), key=lambda item: item[1])
 
 
-def meanings() -> dict[str, str]:
-    """NAME -> meaning, of all rows of all tables that have one."""
+def meanings() -> dict[str, dict[str, str]]:
+    """Enum without `xg_` -> NAME -> meaning, of all enums whose tables give one to their rows."""
     text = (ROOT / "bpf/abi.h").read_text()
-    return dict(re.findall(r'X\((\w+), \w+, "([^"]*)"\)', text))
+    tables = {
+        name: dict(re.findall(r'X\((\w+), \w+, "([^"]*)"\)', rows))
+        for name, rows in re.findall(r"#define (XG_\w+)\(X\)((?:.*\\\n)*.*)", text)
+    }
+    found: dict[str, dict[str, str]] = {}
+    for name, body in re.findall(r"^enum xg_(\w+) \{([^}]*)\}", text, flags=re.M):
+        for table in re.findall(r"(\w+)\(XG_ENUM_\w+\)", body):
+            if tables[table]:
+                found.setdefault(name, {}).update(tables[table])
+    return found
 
 
 def enum_text(ffi: Any, name: str) -> str:
@@ -105,6 +122,8 @@ def enum_text(ffi: Any, name: str) -> str:
     text = "\n".join(lines) + "\n"
     if kind == "IntEnum":
         text += TEXT
+    if name.removeprefix("xg_") in meanings():
+        text += MEANING.format(name=name.removeprefix("xg_"))
     if count is not None:
         text += f"\n\n{prefix.removeprefix('XG_')}COUNT = {count}\n"
     return text
@@ -129,10 +148,39 @@ def layout(ctype: Any, ffi: Any) -> dict[str, Any]:
     }
 
 
+def literal(value: Any, indent: int = 0, room: int = 100) -> str:
+    """A value as Python's source, laid out as ruff lays it out: on one line where that fits."""
+    if not isinstance(value, dict | list):
+        return json.dumps(value) if isinstance(value, str) else repr(value).replace("'", '"')
+    is_dict = isinstance(value, dict)
+    opening, closing = "{}" if is_dict else "[]"
+    rows = (
+        [(literal(k) + ": ", v) for k, v in value.items()] if is_dict else [("", v) for v in value]
+    )
+    line = opening + ", ".join(key + literal(item, 0, 10**6) for key, item in rows) + closing
+    if len(line) <= room:
+        return line
+    inner = " " * (indent + 4)
+    text = opening + "\n"
+    for key, item in rows:
+        text += inner + key + literal(item, indent + 4, 99 - len(inner) - len(key)) + ",\n"
+    return text + " " * indent + closing
+
+
+def table(name: str, kind: str, value: dict[str, Any]) -> str:
+    """A dictionary of the module, a row a line."""
+    return f"\n{name}: dict[{kind}] = {literal(value, room=0)}\n"
+
+
+def enumerators(ffi: Any, names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Enums as C has them, sentinels and prefixes too: what a BPF object is compared with."""
+    return {name.removeprefix("xg_"): dict(members(ffi, name)) for name in names}
+
+
 def generate(ffi: Any) -> str:
     """The text of the module."""
-    parts = [HEAD]
-    parts += ["\n", *(f"{n.removeprefix('XG_')} = {v}\n" for n, v in members(ffi, "xg_limits"))]
+    parts = [HEAD, "\n"]
+    parts += [f"{n.removeprefix('XG_')} = {v}\n" for n, v in members(ffi, "xg_limits")]
     parts += [enum_text(ffi, name) for name in ENUMS]
     parts.append("\n\nCLASSES: dict[Dim, int] = {\n")
     classes = ffi.typeof("enum xg_classes").relements
@@ -140,12 +188,13 @@ def generate(ffi: Any) -> str:
         if name != "XG_DIM_COUNT":
             short = name.removeprefix("XG_DIM_")
             parts.append(f"    Dim.{short}: {classes['XG_CLASSES_' + short]},\n")
-    parts.append("}\n\nMEANINGS: dict[str, str] = {\n")
-    parts += [f'    "{name}": "{meaning}",\n' for name, meaning in meanings().items()]
-    parts.append("}\n\nLAYOUTS: dict[str, Any] = {\n")
-    parts += [f'    "{x}": {layout(ffi.typeof(f"struct xg_{x}"), ffi)!r},\n' for x in STRUCTS]
     parts.append("}\n")
-    parts += [DTYPE.format(name=x) for x in STRUCTS]
+    parts.append(table("MEANINGS", "str, dict[str, str]", meanings()))
+    every = enumerators(ffi, (*ENUMS, "xg_limits", "xg_classes"))
+    parts.append(table("ENUMERATORS", "str, dict[str, int]", every))
+    layouts = {name: layout(ffi.typeof(f"struct xg_{name}"), ffi) for name in STRUCTS}
+    parts.append(table("LAYOUTS", "str, Any", layouts))
+    parts += [DTYPE.format(name=name) for name in STRUCTS]
     return "".join(parts)
 
 
