@@ -1,0 +1,93 @@
+"""The objects that were built: they load, on kernels without BTF, too, and hold nothing unused."""
+
+from __future__ import annotations
+
+import struct
+from importlib import resources
+
+import pytest
+
+from tests.bpf.verified import (
+    BOUND_TO_A_DEVICE,
+    MATCHES,
+    SOURCES,
+    VARIANTS,
+    Variant,
+    image_of,
+    kernel_at_least,
+    load_info,
+    one_dimension,
+)
+from tests.fastpath.toolchain import bpf_object
+from xdpgw import loader
+from xdpgw._abi import Dim
+from xdpgw.btf import _section as section
+
+XDP = 6  # BPF_PROG_TYPE_XDP
+HEAD_WITH_RELOCATIONS = 32  # struct btf_ext_header with core_relo_off and core_relo_len
+
+
+def objects() -> list[str]:
+    return [source.removesuffix(".c") + ".o" for source in SOURCES]
+
+
+def core_relocations(elf: bytes) -> int:
+    """Bytes of CO-RE relocations of an object (Documentation/bpf/btf.rst, section 4.2)."""
+    raw = section(elf, b".BTF.ext")
+    magic, _, _, head = struct.unpack_from("<HBBI", raw)
+    assert magic == 0xEB9F
+    if head < HEAD_WITH_RELOCATIONS:
+        return 0
+    _, length = struct.unpack_from("<II", raw, 24)
+    return int(length)
+
+
+def test_every_source_was_built_and_nothing_else_is_there() -> None:
+    built = {x.name for x in (resources.files("xdpgw") / "bpf").iterdir()}
+    assert built == set(objects())
+
+
+@pytest.mark.parametrize("name", objects())
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_object_loads_under_its_name(name: str, variant: str) -> None:
+    bound = name == BOUND_TO_A_DEVICE.removesuffix(".c") + ".o"
+    if bound and not kernel_at_least(6, 8):
+        pytest.skip("bpf_xdp_metadata_rx_vlan_tag came with kernel 6.8")
+    info = load_info(loader.artifact(name), VARIANTS[variant], bound=bound)
+    assert (info.name, info.type) == ("xdpgw", XDP)
+
+
+@pytest.mark.parametrize("name", objects())
+def test_object_has_no_core_relocation(name: str) -> None:
+    assert core_relocations(loader.artifact(name)) == 0
+
+
+def test_core_relocations_are_seen_where_there_are_some() -> None:
+    assert core_relocations(bpf_object("bpf/relocated.bpf.c")) > 0
+
+
+def xlated_bytes(variant: Variant) -> int:
+    return load_info(loader.artifact(loader.DATAPATH), variant).xlated_bytes
+
+
+def test_empty_policy_leaves_a_fraction_of_the_program() -> None:
+    empty, full = xlated_bytes(VARIANTS["empty"]), xlated_bytes(VARIANTS["full"])
+    everything = xlated_bytes(VARIANTS["everything"])
+    assert empty * 2 < full < everything
+
+
+def test_full_policy_uses_every_dimension() -> None:
+    for name in ("full", "everything", "explain"):
+        image = image_of(VARIANTS[name].policy)
+        assert all(image.use)
+        assert image.words == 16
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_field_that_no_rule_names_is_not_in_the_program(match: str) -> None:
+    variant = Variant(one_dimension(match))
+    used = {dim for dim in Dim if image_of(variant.policy).use[dim]}
+    assert any(dim.text.startswith(match) for dim in used)
+    assert len(used) <= 2
+    assert xlated_bytes(VARIANTS["empty"]) < xlated_bytes(variant)
+    assert xlated_bytes(variant) < xlated_bytes(VARIANTS["full"]) * 0.65
