@@ -345,13 +345,14 @@ def up(name: str, as_json: bool) -> None:
       xdpgw testbed up
       xdpgw --netns xdpgw-gw run edge.toml
     """
-    from xdpgw import testbed as beds
+    from xdpgw.testbed import describe as describe_bed
+    from xdpgw.testbed import up as make
 
-    made = beds.up(name)
+    made = make(name)
     if as_json:
         print_json(made)
     else:
-        click.echo(beds.describe(made))
+        click.echo(describe_bed(made))
 
 
 @testbed.command()
@@ -359,9 +360,9 @@ def up(name: str, as_json: bool) -> None:
 @as_json_option
 def down(name: str, as_json: bool) -> None:
     """Remove what `testbed up` made."""
-    from xdpgw import testbed as beds
+    from xdpgw.testbed import down as remove
 
-    removed = beds.down(name)
+    removed = remove(name)
     if as_json:
         print_json(removed)
     else:

@@ -12,8 +12,8 @@ happens to the process. `up` and `down` make and remove named ones, for the comm
 
 The beds are quiet (no IPv6, no addresses) unless asked otherwise, because a test that counts
 packets wants no others. They are set up for what makes XDP on veth behave like XDP on a NIC:
-checksums are whole, VLAN tags stay in the bytes, and the peer's end polls, without which frames
-that a native program sends back would be lost.
+checksums are whole, VLAN tags stay in the bytes, and the peer's end runs a program that lets all
+pass, without which frames that a native program sends back stay in its ring.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,6 +40,9 @@ __all__ = ["Namespace", "PacketSocket", "TestBed", "describe", "down", "up"]
 PORTS = ("left", "right")
 SUBNETS = {"left": ("192.0.2", "2001:db8:0:2"), "right": ("198.51.100", "2001:db8:0:64")}
 """The first three bytes and first 64 bits of each side's networks (RFC 5737, RFC 3849)."""
+
+_MTU_WITH_PROGRAM = 3506
+"""Bytes; a native program on veth takes frames of one page, less what the kernel needs of it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -267,12 +271,18 @@ def _furnish(
             addresses = () if quiet else ((f"{v4}.{number}", 24), (f"{v6}::{number}", 64))
             with namespace.entered():
                 if not offloads:
-                    # A lone frame is never merged, so that polling changes no frame of a test.
-                    _ethtool(name, "tx", "off", "rxvlan", "off", "txvlan", "off")
-                _ethtool(name, "gro", "on")
+                    _command("ethtool", "-K", name, "tx", "off", "rxvlan", "off", "txvlan", "off")
                 _configure([(name, mac(port, peer=namespace is peer), mtu, addresses)])
+                if namespace is peer and mtu <= _MTU_WITH_PROGRAM:
+                    _let_pass(name)
     for port in ports:
         _wait_for_carrier(gateway, port)
+
+
+def _let_pass(interface: str) -> None:
+    """Attach a program that stays with the interface, by netlink."""
+    with resources.as_file(resources.files("xdpgw") / "bpf" / "pass.bpf.o") as path:
+        _command("ip", "link", "set", "dev", interface, "xdpdrv", "object", str(path), "sec", "xdp")
 
 
 def _make_pair(gateway: Namespace, peer: Namespace, port: str, queues: int, mtu: int) -> None:
@@ -315,15 +325,15 @@ def _configure(
                 ip.addr("add", index=index, address=text, prefixlen=prefix)
 
 
-def _ethtool(interface: str, *words: str) -> None:
+def _command(*words: str) -> None:
     try:
-        done = subprocess.run(
-            ["ethtool", "-K", interface, *words], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise XdpgwError("ethtool is not installed", "apt-get install ethtool") from error
+        raise XdpgwError(
+            f"{words[0]} is not installed", "apt-get install ethtool iproute2"
+        ) from error
     if done.returncode:
-        raise XdpgwError(f"ethtool -K {interface} {' '.join(words)}: {done.stderr.strip()}")
+        raise XdpgwError(f"{' '.join(words)}: {done.stderr.strip()}")
 
 
 def _sysctl(name: str, value: str) -> None:
@@ -352,6 +362,15 @@ def _names(name: str) -> tuple[str, str]:
     return f"{name}-gw", f"{name}-peer"
 
 
+@contextmanager
+def _named(name: str) -> Iterator[Namespace]:
+    namespace = Namespace(os.open(NAMED / name, os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        yield namespace
+    finally:
+        namespace.close()
+
+
 def up(name: str) -> dict[str, Any]:
     """Make the namespaces NAME-gw and NAME-peer with two pairs, and leave them; fine if they exist.
 
@@ -378,14 +397,11 @@ def up(name: str) -> dict[str, Any]:
             for each in names:
                 netns.create(each)
                 undo.callback(netns.remove, each)
-            ends = []
-            for each in names:
-                ends.append(Namespace(os.open(NAMED / each, os.O_RDONLY | os.O_CLOEXEC)))
-                undo.callback(ends[-1].close)
-            _furnish(*ends, PORTS, queues=2, mtu=1500, quiet=False, offloads=False)
+            gateway, peer = (undo.enter_context(_named(each)) for each in names)
+            _furnish(gateway, peer, PORTS, queues=2, mtu=1500, quiet=False, offloads=False)
             undo.pop_all()
-            for end in ends:
-                end.close()
+            gateway.close()
+            peer.close()
     return {
         "gateway": names[0],
         "peer": names[1],
