@@ -38,14 +38,9 @@ from xdpgw.rule_types import (
     Word,
 )
 from xdpgw.sets import NamedSet
+from xdpgw.words import FLAGS, PROTOCOLS
 
-__all__ = ["FLAGS", "ICMP_TYPES", "PROTOCOLS", "Names", "known_port", "resolve_rules"]
-
-PROTOCOLS = {
-    "tcp": 6, "udp": 17, "icmp": 1, "icmp6": 58, "sctp": 132, "gre": 47, "esp": 50, "ah": 51
-}  # fmt: skip
-
-FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ece": 64, "cwr": 128}
+__all__ = ["ICMP_TYPES", "Names", "known_port", "resolve_rules"]
 
 _V4, _V6 = 1, 58
 ICMP_TYPES: dict[str, tuple[tuple[int, int], ...]] = {

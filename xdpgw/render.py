@@ -6,24 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["explanation_line", "flags_text", "flow_text", "print_status"]
+from xdpgw.words import flags_text, protocol_text
 
-_PROTOCOLS = {
-    1: "icmp",
-    6: "tcp",
-    17: "udp",
-    47: "gre",
-    50: "esp",
-    51: "ah",
-    58: "icmp6",
-    132: "sctp",
-}
-_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")
-
-
-def flags_text(flags: int) -> str:
-    """The names of the TCP flags that are set, with commas; "none" for 0."""
-    return ",".join(name for bit, name in enumerate(_FLAGS) if flags >> bit & 1) or "none"
+__all__ = ["explanation_line", "flow_text", "print_status"]
 
 
 def flow_text(key: Mapping[str, Any]) -> str:
@@ -39,7 +24,7 @@ def flow_text(key: Mapping[str, Any]) -> str:
             shown = f"[{address}]" if port is not None and key["family"] == 6 else address
             ends.append(shown if port is None else f"{shown}:{port}")
         words.append(" > ".join(ends))
-        words.append(_PROTOCOLS.get(key["proto"], f"proto {key['proto']}"))
+        words.append(protocol_text(key["proto"]))
         if key["tcp_flags"] is not None:
             words.append(flags_text(key["tcp_flags"]))
         if key["frag"] != "no":

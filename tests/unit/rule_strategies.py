@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from hypothesis import strategies as st
 
-from xdpgw.predicates import FLAGS, ICMP_TYPES, PROTOCOLS
+from xdpgw.predicates import ICMP_TYPES
 from xdpgw.rule_parser import ACTIONS
 from xdpgw.rules import (
     Action,
@@ -19,6 +19,7 @@ from xdpgw.rules import (
     Simple,
     Word,
 )
+from xdpgw.words import FLAGS, PROTOCOLS
 
 PORT, TARGET, ADDRESS_SET, PORT_SET = "eth0.1", "tcp", "bad", "web"
 

@@ -19,18 +19,13 @@ from xdpgw import _abi as abi
 from xdpgw._abi import Frag, Has, Reason, Verdict
 from xdpgw.errors import XdpgwError
 from xdpgw.sinks import SinkGoneError
+from xdpgw.words import flags_text, protocol_text
 
 if TYPE_CHECKING:
     from xdpgw.config import SinkSettings
     from xdpgw.events import EventBatch
 
 __all__ = ["STYLES", "StdoutSink", "make"]
-
-_PROTOCOLS = {
-    1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 51: "ah", 58: "icmp6",
-    89: "ospf", 112: "vrrp", 132: "sctp",
-}  # fmt: skip
-_TCP_FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr")  # from 0x01 up
 
 
 class StdoutSink:
@@ -162,12 +157,11 @@ def _packet(event: dict[str, int], src: str, dst: str) -> str:
             ends = (_end(src, event["sport"]), _end(dst, event["dport"]))
         words.append(f"{ends[0]} > {ends[1]}")
         if has & Has.PROTO:
-            words.append(_PROTOCOLS.get(event["proto"], f"proto {event['proto']}"))
+            words.append(protocol_text(event["proto"]))
     elif has & Has.ETHERTYPE:
         words.append(f"ether 0x{event['ethertype']:04x}")
     if has & Has.TCP_FLAGS:
-        flags = [name for bit, name in enumerate(_TCP_FLAGS) if event["tcp_flags"] >> bit & 1]
-        words.append(",".join(flags) or "no flags")
+        words.append(flags_text(event["tcp_flags"]))
     if has & Has.ICMP:
         words.append(f"type {event['icmp_type']} code {event['icmp_code']}")
     if event["frag"] in (Frag.FIRST, Frag.LATER):
