@@ -26,9 +26,11 @@ from xdpgw.compile import Image, Session, compile_rules
 from xdpgw.kernel import BpfObject, ProgInfo
 
 __all__ = [
+    "AS_BUILT",
     "BOUND_TO_A_DEVICE",
     "GOLDEN",
     "MATCHES",
+    "PROGRAMS",
     "SOURCES",
     "VARIANTS",
     "Column",
@@ -43,12 +45,14 @@ __all__ = [
     "measure",
     "nearest",
     "one_dimension",
+    "program_name",
     "read_golden",
 ]
 
 GOLDEN = Path(__file__).with_name("verified.json")
 SOURCES = tuple(sorted(path.name for path in (ROOT / "bpf").glob("*.bpf.c")))
 BOUND_TO_A_DEVICE = "xdpgw_rxvlan.bpf.c"
+DATAPATHS = ("xdpgw.bpf.c", BOUND_TO_A_DEVICE)
 RULES = 1024
 
 Column = dict[str, dict[str, int]]
@@ -141,6 +145,17 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+AS_BUILT = "as built"
+"""The one variant of a program that is no datapath."""
+
+PROGRAMS = [
+    (source, variant)
+    for source in SOURCES
+    for variant in (VARIANTS if source in DATAPATHS else (AS_BUILT,))
+]
+"""All that is measured: source and variant."""
+
+
 def makefile_variable(name: str) -> str:
     """What the Makefile would use, so that no flag stands in two places."""
     command = ["make", "-s", "--no-print-directory", f"--eval=print:;@echo $({name})", "print"]
@@ -177,40 +192,53 @@ def _entries(image: Image) -> dict[str, int]:
     }
 
 
-def load_info(elf: bytes, variant: Variant, *, bound: bool = False) -> ProgInfo:
-    """Load the datapath over empty maps, and what the kernel says of it then.
+def load_info(elf: bytes, source: str, variant: str | Variant) -> ProgInfo:
+    """Load an object over empty maps, and what the kernel says of its program then.
 
     Args:
         elf: the object.
+        source: the file in bpf/ that it was made of.
         variant: how to load it.
-        bound: the program belongs to a device, for which a veth is made.
     """
+    if isinstance(variant, str) and variant != AS_BUILT:
+        variant = VARIANTS[variant]
+    out: list[ProgInfo] = []
+
+    def body() -> None:
+        with BpfObject(elf, name="xdpgw") as obj:
+            if isinstance(variant, Variant):
+                _load_datapath(obj, variant, source == BOUND_TO_A_DEVICE)
+            else:
+                obj.load()
+            out.append(obj.program(program_name(source)).info())
+
+    in_netns(body)
+    return out[0]
+
+
+def _load_datapath(obj: BpfObject, variant: Variant, bound: bool) -> None:
     image = image_of(variant.policy)
+    device = None
+    if bound:
+        ip("link add t0 type veth peer name t1")
+        device = ("xdpgw", socket.if_nametoindex("t0"))
     rodata = image.config(
         "left",
         session=variant.session,
         explain=variant.explain,
         multi_buffer=variant.multi_buffer,
     )
-    out: list[ProgInfo] = []
+    obj.load(rodata=rodata, entries=_entries(image), device=device)
 
-    def body() -> None:
-        device = None
-        if bound:
-            ip("link add t0 type veth peer name t1")
-            device = ("xdpgw", socket.if_nametoindex("t0"))
-        with BpfObject(elf, name="xdpgw") as obj:
-            obj.load(rodata=rodata, entries=_entries(image), device=device)
-            out.append(obj.program("xdpgw").info())
 
-    in_netns(body)
-    return out[0]
+def program_name(source: str) -> str:
+    """The program in a source of bpf/."""
+    return "xdpgw" if source in DATAPATHS else source.removesuffix(".bpf.c")
 
 
 def measure(source: str, variant: str, clang: str) -> int:
     """Instructions that the verifier walked."""
-    elf = compiled(source, clang)
-    info = load_info(elf, VARIANTS[variant], bound=source == BOUND_TO_A_DEVICE)
+    info = load_info(compiled(source, clang), source, variant)
     assert info.verified_insns is not None, "a kernel before 5.16 does not tell"
     return info.verified_insns
 
@@ -242,7 +270,10 @@ def main(clangs: list[str]) -> None:
     golden = read_golden() if GOLDEN.exists() else {}
     for clang in clangs or [makefile_variable("CLANG")]:
         key = f"clang-{clang_major(clang)} linux-{kernel_series()}"
-        golden[key] = {s: {v: measure(s, v, clang) for v in VARIANTS} for s in SOURCES}
+        column: Column = {}
+        for source, variant in PROGRAMS:
+            column.setdefault(source, {})[variant] = measure(source, variant, clang)
+        golden[key] = column
         print(key, json.dumps(golden[key]))
     ordered = {key: golden[key] for key in sorted(golden, key=_numbers)}
     GOLDEN.write_text(json.dumps(ordered, indent=2) + "\n")
