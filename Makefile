@@ -11,14 +11,16 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
+# Without bytecode: root would leave files that the user cannot remove.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PYTHONDONTWRITEBYTECODE=1)
 
 # The first clang that is there and is at least 14.
-CLANG ?= $(shell for c in clang clang-22 clang-19 clang-18 clang-17 clang-16 clang-15 clang-14; do \
-	v=$$($$c -dumpversion 2>/dev/null) && [ "$${v%%.*}" -ge 14 ] && echo $$c && break; done)
+CLANG ?= $(shell for c in clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14 \
+	clang-20 clang-21 clang-22; do \
+	v=$$($$c -dumpversion 2>/dev/null) && [ "$${v%%.*}" -ge 14 ] && echo $$c && break; done || true)
 # llvm-strip of the same version, or any.
 LLVM_STRIP ?= $(shell v=$$($(CLANG) -dumpversion 2>/dev/null); for s in llvm-strip-$${v%%.*} \
-	/usr/lib/llvm-$${v%%.*}/bin/llvm-strip llvm-strip; do command -v $$s && break; done)
+	/usr/lib/llvm-$${v%%.*}/bin/llvm-strip llvm-strip; do command -v $$s && break; done || true)
 MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
 
 # -mcpu=v3: compare-and-swap and 32-bit jumps. -fdebug-compilation-dir: the same bytes in every folder.
@@ -31,9 +33,9 @@ BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=xdpgw/bpf/%.o)
 NATIVE := xdpgw/_native.abi3.so
 ABI := xdpgw/_abi.py
-TESTS ?= tests/unit tests/repo tests/bpf tests/fastpath tests/net
+TESTS ?= tests/unit tests/repo tests/bpf tests/fastpath $(wildcard tests/net)
 
-.PHONY: help build artifacts demo test check bench clean system wheel format
+.PHONY: help build artifacts demo test check bench clean system root wheel format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,26 +51,33 @@ system: # Debian packages that are missing, and only then apt
 	[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || \
 		{ echo "missing" $$missing"; install them as root, or install sudo" >&2; exit 1; }; \
 	echo "installing" $$missing; \
-	$(SUDO) apt-get update -qq; \
-	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	$(SUDO) apt-get update -qq && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing \
+		</dev/null >/dev/null || { echo "apt-get could not install" $$missing >&2; exit 1; }
+
+root:
+	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || \
+		{ echo "this loads programs into the kernel: run it as root, or install sudo" >&2; exit 1; }
 
 # In a variable, as $(PYTHON) may be the venv's own once it is there.
 BASE_PYTHON := $(if $(filter $(BIN)/python,$(PYTHON)),python3,$(PYTHON))
 
-$(VENV)/installed: pyproject.toml hatch_build.py
+$(VENV)/installed: pyproject.toml hatch_build.py | system
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(BASE_PYTHON) is older than Python 3.11: name another by PYTHON=..." >&2; exit 1; }
-	@[ -x $(BIN)/python ] || $(BASE_PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BASE_PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-artifacts: $(BPF_OBJECTS) $(NATIVE) $(ABI) # compile only
+artifacts: $(BPF_OBJECTS) $(NATIVE) $(ABI) ## compile only: no apt, no pip
 
 xdpgw/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*) Makefile
 	@[ -n "$(CLANG)" ] || { echo "no clang 14 or newer: make build installs one" >&2; exit 1; }
 	@mkdir -p xdpgw/bpf
-	$(CLANG) $(BPF_CFLAGS) -c $< -o $@
-	$(LLVM_STRIP) -g $@
+	@[ -n "$(LLVM_STRIP)" ] || { echo "no llvm-strip: make build installs one" >&2; exit 1; }
+	$(CLANG) $(BPF_CFLAGS) -c $< -o $@.new
+	$(LLVM_STRIP) -g $@.new
+	@mv $@.new $@ # never a half-made one
 
 $(NATIVE): $(wildcard fastpath/*.[ch]) bpf/abi.h fastpath/build_native.py
 	$(PYTHON) fastpath/build_native.py $@
@@ -76,25 +85,25 @@ $(NATIVE): $(wildcard fastpath/*.[ch]) bpf/abi.h fastpath/build_native.py
 $(ABI): $(NATIVE) bpf/abi.h fastpath/gen_abi.py
 	$(PYTHON) fastpath/gen_abi.py $@
 
-demo: build ## real packets, judged and logged, on interfaces of its own
+demo: build root ## real packets, judged and logged, on interfaces of its own
 	$(SUDO) $(BIN)/xdpgw demo
 
-test: build ## all tests; those of the kernel need root
-	$(SUDO) $(BIN)/python -m pytest --durations=15 $(TESTS)
+test: build root ## all tests; those of the kernel need root
+	$(SUDO) $(BIN)/python -m pytest $(if $(SUDO),-p no:cacheprovider) --durations=15 $(TESTS)
 
 check: build ## ruff, mypy, clang-format, unit tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/ruff check . $(ABI)
+	$(BIN)/ruff format --check . $(ABI)
+	$(BIN)/mypy -p xdpgw $(if $(wildcard bench/__init__.py),-p bench)
 	$(BIN)/clang-format --dry-run -Werror $(wildcard bpf/*.[ch] fastpath/*.[ch] bench/*.c)
 	$(BIN)/python -m pytest -q tests/unit
 
-format: build # write what check wants
+format: build ## write what check wants
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(wildcard bpf/*.[ch] fastpath/*.[ch] bench/*.c)
 
-bench: build ## measure; figures on stdout
+bench: build root ## measure; figures on stdout
 	$(SUDO) $(BIN)/python -m bench run all
 
 wheel: build ## dist/*.whl

@@ -75,7 +75,8 @@ def {name}_dtype() -> np.dtype[Any]:
     """struct xg_{name} as numpy holds it."""
     import numpy as np
 
-    return np.dtype(LAYOUTS["{name}"])
+    made: np.dtype[Any] = np.dtype(LAYOUTS["{name}"])
+    return made
 '''
 
 
