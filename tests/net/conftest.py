@@ -1,0 +1,34 @@
+"""Live tests: real interfaces in namespaces, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PINS = Path("/sys/fs/bpf/xdpgw")
+NAMED = Path("/run/netns")
+
+
+def _left() -> set[str]:
+    pins = {str(path) for path in PINS.rglob("*")} if PINS.exists() else set()
+    return pins | ({str(path) for path in NAMED.iterdir()} if NAMED.exists() else set())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No pin and no named namespace is there after the tests that was not there before."""
+    if os.geteuid() != 0:
+        pytest.fail("these tests make network namespaces and load BPF programs: run them as root")
+    before = _left()
+    yield
+    assert _left() <= before
+
+
+@pytest.fixture(params=["native", "generic"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Both XDP modes."""
+    chosen: str = request.param
+    return chosen

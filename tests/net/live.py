@@ -1,0 +1,67 @@
+"""A live filter on a test bed, and its books."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from xdpgw import config, gateway
+from xdpgw.config import Config
+from xdpgw.kernel import Map
+from xdpgw.pins import Instance, Manifest
+from xdpgw.testbed import TestBed
+from xdpgw.testing import Books, read_books
+
+__all__ = ["Live", "live", "with_mode"]
+
+
+def with_mode(policy: str, mode: str) -> str:
+    """A policy with this mode on its ports left and right, whatever it says itself."""
+    for port in ("left", "right"):
+        policy = policy.replace(
+            f'[ports.{port}]\nmode = "auto"', f'[ports.{port}]\nmode = "{mode}"'
+        )
+    return policy
+
+
+@dataclass
+class Live:
+    """A filter in force on a bed."""
+
+    bed: TestBed
+    instance: Instance
+    manifest: Manifest
+    maps: Mapping[str, Map] = field(default_factory=dict)
+
+    def apply(self, policy: str | Config) -> gateway.Applied:
+        """Put another policy in force."""
+        read = config.loads(policy) if isinstance(policy, str) else policy
+        with self.bed.gateway.entered():
+            applied = gateway.apply(read, self.instance)
+        self.manifest = applied.manifest
+        return applied
+
+    def books(self, port: str | None = None) -> Books:
+        """The books as they stand."""
+        return read_books(self.maps, self.manifest, port)
+
+    def wait_for(self, before: Books, packets: int, timeout_s: float = 5.0) -> Books:
+        """The books once so many more packets have been received."""
+        return before.wait_for(self.maps, self.manifest, packets=packets, timeout_s=timeout_s)
+
+
+@contextmanager
+def live(policy: str, bed: TestBed) -> Iterator[Live]:
+    """Put a policy in force on a bed; on leaving, detach, and hold the books to their word."""
+    with ExitStack() as stack:
+        with bed.gateway.entered():
+            instance = Instance()
+            stack.callback(gateway.detach, instance)
+            manifest = gateway.apply(config.loads(policy), instance).manifest
+            maps = instance.books()
+        for book in maps.values():
+            stack.enter_context(book)
+        found = Live(bed, instance, manifest, maps)
+        yield found
+        assert found.books().log_adds_up
