@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import pytest
 
 from tests.fastpath.toolchain import ROOT
+from tests.frames import eth, ipv4, ipv6, tcp
 from tests.judges import KEY_FIELDS
 from tests.packets import POLICIES, ROWS, Row, rows_by_policy
+from tests.reference import Judgement, Reference
 from xdpgw import config, rules
 from xdpgw.compile import Image, Session, compile_rules
 
@@ -30,6 +32,11 @@ LONG_FRAME = 1600
 LOGGING = '\n[log]\nsources = "new"\nwindow = "1s"\nrate = "20/s"\n'
 SESSION = Session("10.1.0.1", 40000, "10.2.0.2", 22)
 SESSION6 = Session("2001:db8:a::1", 40000, "2001:db8:b::2", 22)
+
+SESSION_FRAMES = (
+    eth(ipv4(tcp(sport=40000, dport=22), src="10.1.0.1", dst="10.2.0.2")),
+    eth(ipv6(tcp(sport=40000, dport=22), src="2001:db8:a::1", dst="2001:db8:b::2")),
+)
 
 
 def image_of(policy: str) -> Image:
@@ -127,16 +134,17 @@ def test_host_fuzz_is_clean(source: str, request: pytest.FixtureRequest) -> None
 
 
 def test_host_fuzz_agrees_with_reference(program: Path) -> None:
-    reference = pytest.importorskip("tests.reference").Reference
     checked = 0
     for number, (name, policy) in enumerate(POLICIES.items()):
-        judge = reference.from_text(policy)
-        script = Script()
         image = image_of(policy)
         port = port_of(image, PORTS[number % 2])
-        script.policy(image, port)
-        for row in ROWS:
-            script.corpus(row.frame)
+        session = (SESSION, SESSION6)[number % 2] if name.startswith("guard") else None
+        ssh = astuple(session) if session else None
+        judge = Reference.from_text(policy, ssh=ssh)
+        script = Script()
+        script.policy(image, port, session=session)
+        for frame in (*(row.frame for row in ROWS), *SESSION_FRAMES):
+            script.corpus(frame)
         script.fuzz(SEED - number - 1, 4000, 10)
         for answer in run(program, script):
             if answer.frame is not None:
@@ -145,12 +153,22 @@ def test_host_fuzz_agrees_with_reference(program: Path) -> None:
     assert checked >= 400 * len(POLICIES)
 
 
-def assert_agrees(policy: str, answer: Answer, wanted: object) -> None:
+def test_host_lets_the_session_pass(program: Path) -> None:
+    script = Script()
+    for session in (SESSION, SESSION6):
+        script.policy(image_of(POLICIES["guard"]), "left", session=session)
+        for frame in SESSION_FRAMES:
+            script.frame(frame)
+    reasons = [answer.outcome()["reason"] for answer in run(program, script)]
+    assert reasons == ["guard", "default", "default", "guard"]
+
+
+def assert_agrees(policy: str, answer: Answer, wanted: Judgement) -> None:
     got, where = answer.outcome(), (policy, (answer.frame or b"").hex())
     for field in ("verdict", "reason", "rule", "target"):
         assert got[field] == getattr(wanted, field), (field, where, got, wanted)
     if got["reason"] != "malformed":
-        key = asdict(wanted.key)  # type: ignore[attr-defined]
+        key = asdict(wanted.key)
         assert got["key"] == {field: key[field] for field in KEY_FIELDS}, where
 
 
