@@ -363,6 +363,14 @@ def _names(name: str) -> tuple[str, str]:
 
 
 @contextmanager
+def _by_root(what: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise PrivilegeError(f"cannot {what} network namespaces", "run it as root") from error
+
+
+@contextmanager
 def _named(name: str) -> Iterator[Namespace]:
     namespace = Namespace(os.open(NAMED / name, os.O_RDONLY | os.O_CLOEXEC))
     try:
@@ -383,8 +391,6 @@ def up(name: str) -> dict[str, Any]:
     """
     from pyroute2 import netns
 
-    if os.geteuid() != 0:
-        raise PrivilegeError("cannot make network namespaces", "run it as root")
     names = _names(name)
     there = [(NAMED / each).exists() for each in names]
     if any(there) and not all(there):
@@ -395,7 +401,8 @@ def up(name: str) -> dict[str, Any]:
     if not all(there):
         with ExitStack() as undo:
             for each in names:
-                netns.create(each)
+                with _by_root("make"):
+                    netns.create(each)
                 undo.callback(netns.remove, each)
             gateway, peer = (undo.enter_context(_named(each)) for each in names)
             _furnish(gateway, peer, PORTS, queues=2, mtu=1500, quiet=False, offloads=False)
@@ -424,7 +431,8 @@ def down(name: str) -> list[str]:
 
     removed = [each for each in _names(name) if (NAMED / each).exists()]
     for each in removed:
-        netns.remove(each)
+        with _by_root("remove"):
+            netns.remove(each)
     return removed
 
 
