@@ -8,14 +8,12 @@ from importlib import resources
 import pytest
 
 from tests.bpf.verified import (
-    BOUND_TO_A_DEVICE,
     MATCHES,
     PROGRAMS,
     SOURCES,
     VARIANTS,
     Variant,
     image_of,
-    kernel_at_least,
     load_info,
     one_dimension,
     program_name,
@@ -51,8 +49,6 @@ def test_every_source_was_built_and_nothing_else_is_there() -> None:
 
 @pytest.mark.parametrize(("source", "variant"), PROGRAMS)
 def test_object_loads_and_its_program_has_its_name(source: str, variant: str) -> None:
-    if source == BOUND_TO_A_DEVICE and not kernel_at_least(6, 8):
-        pytest.skip("bpf_xdp_metadata_rx_vlan_tag came with kernel 6.8")
     info = load_info(loader.artifact(object_of(source)), source, variant)
     assert (info.name, info.type) == (program_name(source), XDP)
 

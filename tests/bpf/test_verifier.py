@@ -9,11 +9,9 @@ from __future__ import annotations
 import pytest
 
 from tests.bpf.verified import (
-    BOUND_TO_A_DEVICE,
     GOLDEN,
     PROGRAMS,
     clang_major,
-    kernel_at_least,
     kernel_series,
     makefile_variable,
     measure,
@@ -28,8 +26,6 @@ RENEW = "python -m tests.bpf.verified {clang}, and commit {file} with what made 
 
 @pytest.mark.parametrize(("source", "variant"), PROGRAMS)
 def test_verified_insns_stay(source: str, variant: str) -> None:
-    if source == BOUND_TO_A_DEVICE and not kernel_at_least(6, 8):
-        pytest.skip("bpf_xdp_metadata_rx_vlan_tag came with kernel 6.8")
     clang = makefile_variable("CLANG")
     key = f"clang-{clang_major(clang)} linux-{kernel_series()}"
     golden = read_golden()

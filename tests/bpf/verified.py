@@ -12,14 +12,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.bpf.private_netns import in_netns, ip
 from tests.fastpath.toolchain import ROOT
 from xdpgw import config, rules
 from xdpgw.compile import Image, Session, compile_rules
@@ -52,7 +50,10 @@ __all__ = [
 GOLDEN = Path(__file__).with_name("verified.json")
 SOURCES = tuple(sorted(path.name for path in (ROOT / "bpf").glob("*.bpf.c")))
 BOUND_TO_A_DEVICE = "xdpgw_rxvlan.bpf.c"
-DATAPATHS = ("xdpgw.bpf.c", BOUND_TO_A_DEVICE)
+"""Not loaded here. A device-bound program that grew by a page while it was verified, and lives when
+its device goes, makes the kernel follow a stale pointer with the RTNL held (bpf_prog_realloc moves
+the program and leaves offload->prog; seen on 6.18.44, in __bpf_prog_offload_destroy)."""
+DATAPATH = "xdpgw.bpf.c"
 RULES = 1024
 
 Column = dict[str, dict[str, int]]
@@ -151,7 +152,8 @@ AS_BUILT = "as built"
 PROGRAMS = [
     (source, variant)
     for source in SOURCES
-    for variant in (VARIANTS if source in DATAPATHS else (AS_BUILT,))
+    if source != BOUND_TO_A_DEVICE
+    for variant in (VARIANTS if source == DATAPATH else (AS_BUILT,))
 ]
 """All that is measured: source and variant."""
 
@@ -202,38 +204,24 @@ def load_info(elf: bytes, source: str, variant: str | Variant) -> ProgInfo:
     """
     if isinstance(variant, str) and variant != AS_BUILT:
         variant = VARIANTS[variant]
-    out: list[ProgInfo] = []
-
-    def body() -> None:
-        with BpfObject(elf, name="xdpgw") as obj:
-            if isinstance(variant, Variant):
-                _load_datapath(obj, variant, source == BOUND_TO_A_DEVICE)
-            else:
-                obj.load()
-            out.append(obj.program(program_name(source)).info())
-
-    in_netns(body)
-    return out[0]
-
-
-def _load_datapath(obj: BpfObject, variant: Variant, bound: bool) -> None:
-    image = image_of(variant.policy)
-    device = None
-    if bound:
-        ip("link add t0 type veth peer name t1")
-        device = ("xdpgw", socket.if_nametoindex("t0"))
-    rodata = image.config(
-        "left",
-        session=variant.session,
-        explain=variant.explain,
-        multi_buffer=variant.multi_buffer,
-    )
-    obj.load(rodata=rodata, entries=_entries(image), device=device)
+    with BpfObject(elf, name="xdpgw") as obj:
+        if isinstance(variant, Variant):
+            image = image_of(variant.policy)
+            rodata = image.config(
+                "left",
+                session=variant.session,
+                explain=variant.explain,
+                multi_buffer=variant.multi_buffer,
+            )
+            obj.load(rodata=rodata, entries=_entries(image))
+        else:
+            obj.load()
+        return obj.program(program_name(source)).info()
 
 
 def program_name(source: str) -> str:
     """The program in a source of bpf/."""
-    return "xdpgw" if source in DATAPATHS else source.removesuffix(".bpf.c")
+    return "xdpgw" if source == DATAPATH else source.removesuffix(".bpf.c")
 
 
 def measure(source: str, variant: str, clang: str) -> int:
