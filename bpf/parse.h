@@ -116,46 +116,18 @@ static __always_inline int parse_ethernet(struct pkt *pkt)
 	return 0;
 }
 
-/*
- * A tag that the driver took out of the frame goes back into the key, and its bytes into the length. Only the
- * object xdpgw_rxvlan.bpf.c can ask for it: the kernel's function for it (6.8) is found by BTF, and a program
- * that calls it belongs to one device in native mode.
- */
-#ifdef XG_RX_VLAN
-extern int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *vlan_proto,
-					__u16 *vlan_tci) __ksym;
-#else
-#define bpf_xdp_metadata_rx_vlan_tag(ctx, proto, tci) ((void)(ctx), (void)(proto), (void)(tci), -1)
-#endif
-
-static __always_inline bool take_offloaded_vlan(struct xdp_md *ctx, struct pkt *pkt)
+static __always_inline int parse_vlan(struct pkt *pkt)
 {
-	__be16 proto;
-	__u16 tci;
-
-	if (bpf_xdp_metadata_rx_vlan_tag(ctx, &proto, &tci))
-		return false;
-	pkt->vlan = tci & 0xfff;
-	pkt->len += sizeof(struct vlan_tag);
-	return true;
-}
-
-static __always_inline int parse_vlan(struct xdp_md *ctx, struct pkt *pkt)
-{
-	bool taken = take_offloaded_vlan(ctx, pkt);
-
 #pragma unroll
 	for (int i = 0; i < 2; i++) {
 		const struct vlan_tag *tag;
 
 		if (!is_vlan(pkt->ethertype))
 			return 0;
-		if (taken && i == 1)
-			return -1;
 		tag = bytes_next(pkt, sizeof(*tag));
 		if (!tag)
 			return -1;
-		if (i == 0 && !taken)
+		if (i == 0)
 			pkt->vlan = bpf_ntohs(tag->tci) & 0xfff;
 		pkt->ethertype = bpf_ntohs(tag->type);
 		pkt->off += sizeof(*tag);
@@ -380,7 +352,7 @@ static __always_inline int parse(struct xdp_md *ctx, struct pkt *pkt)
 	pkt->vlan = XG_VLAN_NONE;
 	pkt->frag = XG_FRAG_NOT_IP;
 
-	if (parse_ethernet(pkt) || parse_vlan(ctx, pkt))
+	if (parse_ethernet(pkt) || parse_vlan(pkt))
 		return -1;
 	pkt->has |= XG_HAS_ETHERTYPE;
 	switch (pkt->ethertype) {

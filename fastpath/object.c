@@ -18,10 +18,6 @@
 
 #include "xg.h"
 
-#ifndef BPF_F_XDP_DEV_BOUND_ONLY /* kernel 6.3 */
-#define BPF_F_XDP_DEV_BOUND_ONLY (1U << 6)
-#endif
-
 struct text {
 	char *bytes; /* '\0'-terminated; NULL: empty */
 	size_t len;
@@ -303,18 +299,6 @@ int xg_object_prog_set_flags(struct xg_object *object, const char *name, uint32_
 	if (object->loaded)
 		return -EBUSY;
 	return bpf_program__set_flags(prog, flags);
-}
-
-int xg_object_prog_set_device(struct xg_object *object, const char *name, uint32_t ifindex)
-{
-	struct bpf_program *prog = bpf_object__find_program_by_name(object->bpf, name);
-
-	if (!prog)
-		return -ENOENT;
-	if (object->loaded)
-		return -EBUSY;
-	bpf_program__set_ifindex(prog, ifindex);
-	return bpf_program__set_flags(prog, bpf_program__flags(prog) | BPF_F_XDP_DEV_BOUND_ONLY);
 }
 
 int xg_object_load(struct xg_object *object)

@@ -89,13 +89,6 @@ XG_MUST_CHECK int xg_object_prog_set_flags(struct xg_object *object, const char 
 					   uint32_t flags);
 
 /*
- * Ties a program to a device before load (BPF_F_XDP_DEV_BOUND_ONLY, kernel 6.3), so that it may call the
- * device's metadata functions; it attaches in native mode there and nowhere else. Errors as above.
- */
-XG_MUST_CHECK int xg_object_prog_set_device(struct xg_object *object, const char *prog,
-					    uint32_t ifindex);
-
-/*
  * Creates the maps and has the verifier check the programs. Needs CAP_BPF, and CAP_NET_ADMIN for
  * XDP (before 5.8 CAP_SYS_ADMIN); before 5.11 libbpf raises RLIMIT_MEMLOCK. A failed load leaves
  * nothing in the kernel, and the object good only for its log. -EPERM, -EACCES or -EINVAL

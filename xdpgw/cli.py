@@ -191,11 +191,14 @@ def reload(file: Path | None) -> None:
 
 
 def describe(applied: Any) -> str:
-    """What `gateway.apply` did, in a line a port."""
+    """What `gateway.apply` did, and what is to be known of each port."""
+    from xdpgw.pins import notes
+
     lines = []
     for port, at in applied.manifest.ports.items():
         how = "attached" if port in applied.attached else "switched to the new policy"
-        lines.append(f"{port}: {how}, {at.mode} mode" + (f" ({at.note})" if at.note else ""))
+        lines.append(f"{port}: {how}, {at.mode} mode")
+        lines += [f"{port}: {note}" for note in notes(applied.manifest, port)]
     lines += [f"{port}: detached" for port in applied.detached]
     return "\n".join(lines)
 

@@ -25,10 +25,9 @@ from dataclasses import dataclass
 from xdpgw import __version__, loader, rules
 from xdpgw import _abi as abi
 from xdpgw._abi import Dim
-from xdpgw.compile import Names, Session, compile_rules
+from xdpgw.compile import Image, Names, Session, compile_rules
 from xdpgw.config import Config, PortSettings
 from xdpgw.errors import BusyError, KernelError, PrivilegeError, UnsupportedError, XdpgwError
-from xdpgw.facts import takes_vlan_tags
 from xdpgw.kernel import Link, Map, Program
 from xdpgw.pins import BOOKS, Attached, Instance, Manifest
 
@@ -115,13 +114,7 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
         names = _names(before).renewed((x.name for x in ruleset.rules), config.ports)
         image = compile_rules(ruleset, names)
         loaded = held.enter_context(
-            loader.load(
-                image,
-                list(config.ports),
-                books=books,
-                session=session,
-                devices=ifindexes if image.use[Dim.VLAN] else None,
-            )
+            loader.load(image, list(config.ports), books=books, session=session)
         )
         if books:
             _clear(books, _names(before), names)
@@ -138,13 +131,13 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
                     instance, config.ports[port], ifindexes[port], loaded, undo
                 )
             for port, was in old.items():
-                program = _program(loaded, port, was.mode)
+                program = loaded.programs[port]
                 attached[port] = Attached(was.ifindex, was.mode, program.info().id, was.note)
-            manifest = _manifest(config, names, attached)
+            manifest = _manifest(image, attached)
             undo.callback(instance.withdraw)
             instance.announce(manifest)
             for port in old:
-                _switch(instance, port, _program(loaded, port, old[port].mode), held, undo)
+                _switch(instance, port, loaded.programs[port], held, undo)
             instance.confirm()
             undo.pop_all()
 
@@ -178,7 +171,8 @@ def _names(manifest: Manifest | None) -> Names:
     return Names() if manifest is None else Names(manifest.rule_slots, manifest.port_slots)
 
 
-def _manifest(config: Config, names: Names, ports: Mapping[str, Attached]) -> Manifest:
+def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
+    config, names = image.ruleset.config, image.names
     return Manifest(
         version=__version__,
         policy_file=os.path.abspath(config.path),
@@ -190,6 +184,7 @@ def _manifest(config: Config, names: Names, ports: Mapping[str, Attached]) -> Ma
         ports=dict(ports),
         on_exit=config.gateway.on_exit,
         log_sources=config.log.sources,
+        reads_vlan=image.use[Dim.VLAN],
     )
 
 
@@ -240,12 +235,6 @@ def _sort_ports(
     return old, new
 
 
-def _program(loaded: loader.Loaded, port: str, mode: str) -> Program:
-    if mode == "native" and port in loaded.bound:
-        return loaded.bound[port]
-    return loaded.programs[port]
-
-
 def _attach(
     instance: Instance,
     settings: PortSettings,
@@ -253,28 +242,21 @@ def _attach(
     loaded: loader.Loaded,
     undo: ExitStack,
 ) -> Attached:
-    port, notes = settings.name, []
+    port, note = settings.name, None
     mode = "native" if settings.mode == "auto" else settings.mode
     try:
-        link = Link.attach(_program(loaded, port, mode), ifindex, mode)
+        link = Link.attach(loaded.programs[port], ifindex, mode)
     except (BusyError, PrivilegeError):
         raise
     except KernelError as error:
         if settings.mode != "auto":
             raise
-        notes.append(f"not native: {error}")
-        mode = "generic"
-        link = Link.attach(_program(loaded, port, mode), ifindex, mode)
+        mode, note = "generic", f"not native: {error}"
+        link = Link.attach(loaded.programs[port], ifindex, mode)
     with link:
         link.pin(instance.link_path(port))
     undo.callback(instance.drop_link, port)
-    program = _program(loaded, port, mode)
-    if loaded.image.use[Dim.VLAN] and program is loaded.programs[port] and takes_vlan_tags(port):
-        notes.append(
-            "the driver takes VLAN tags out of frames, and rules do not see them: "
-            f"ethtool -K {port} rxvlan off"
-        )
-    return Attached(ifindex, mode, program.info().id, "; ".join(notes) or None)
+    return Attached(ifindex, mode, loaded.programs[port].info().id, note)
 
 
 def _switch(

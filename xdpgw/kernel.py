@@ -78,7 +78,6 @@ class BpfObject:
         entries: Mapping[str, int] | None = None,
         reuse: Mapping[str, Map] | None = None,
         frags: Sequence[str] = (),
-        device: tuple[str, int] | None = None,
     ) -> None:
         """Create the maps and have the kernel verify the programs; loads once.
 
@@ -88,7 +87,6 @@ class BpfObject:
             entries: max_entries of maps, by name.
             reuse: maps to take instead of new ones, by name.
             frags: programs that take frames of several buffers (BPF_F_XDP_HAS_FRAGS, kernel 5.18).
-            device: a program and the ifindex that it is to be tied to (kernel 6.3).
 
         Raises:
             VerifierError: with the verifier's log.
@@ -105,10 +103,6 @@ class BpfObject:
             self._reuse(name, kept)
         for name in frags:
             err = lib.xg_object_prog_set_flags(handle, name.encode(), _XDP_HAS_FRAGS)
-            self._named(err, "program", name)
-        if device is not None:
-            name, ifindex = device
-            err = lib.xg_object_prog_set_device(handle, name.encode(), ifindex)
             self._named(err, "program", name)
         err = lib.xg_object_load(handle)
         if err < 0:

@@ -6,7 +6,7 @@ Loading attaches nothing. Whatever fails here leaves nothing behind.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xdpgw import btf
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Session
-from xdpgw.errors import KernelError, UnsupportedError, VerifierError, XdpgwError
+from xdpgw.errors import XdpgwError
 from xdpgw.kernel import BpfObject, Map, Program
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["DATAPATH", "Loaded", "artifact", "load"]
 
 DATAPATH = "xdpgw.bpf.o"
-DATAPATH_RX_VLAN = "xdpgw_rxvlan.bpf.o"
 
 _KEYED = {
     "src4": Dim.SRC4,
@@ -51,13 +50,13 @@ def artifact(name: str) -> bytes:
         elf = (resources.files("xdpgw") / "bpf" / name).read_bytes()
     except FileNotFoundError as error:
         raise XdpgwError(f"the BPF object {name} is not there", "build it: make build") from error
-    if name in (DATAPATH, DATAPATH_RX_VLAN):
+    if name == DATAPATH:
         btf.check_object(elf)
     return elf
 
 
 class Loaded:
-    """Programs and maps of one image: `programs` for any mode, `bound` for native mode only.
+    """Programs and maps of one image, by port and by name.
 
     Closing it lets go of them; what is pinned or attached lives on.
     """
@@ -66,13 +65,11 @@ class Loaded:
         self,
         image: Image,
         programs: Mapping[str | None, Program],
-        bound: Mapping[str, Program],
         maps: Mapping[str, Map],
         owner: ExitStack,
     ) -> None:
         self.image = image
         self.programs = programs
-        self.bound = bound
         self.maps = maps
         self._owner = owner
 
@@ -100,7 +97,6 @@ def load(
     session: Session | None = None,
     explain: bool = False,
     multi_buffer: bool = False,
-    devices: Mapping[str, int] | None = None,
 ) -> Loaded:
     """Load the datapath for some ports.
 
@@ -111,9 +107,6 @@ def load(
         session: the SSH session that the guard lets through.
         explain: programs that write their findings to the map `explained` and log nothing.
         multi_buffer: programs that take a frame's length over all of its buffers (kernel 5.18).
-        devices: ports with their ifindex that get a second program, `bound` to the device, which
-            sees VLAN tags that the driver took out; where the kernel does not take it (before
-            6.8), there is none.
 
     Raises:
         PrivilegeError, VerifierError, KernelError: as the kernel says.
@@ -141,17 +134,7 @@ def load(
                 _fill(image, obj)
                 shared = {name: obj.map(name) for name in obj.map_names()}
             programs[port] = obj.program("xdpgw")
-        bound = {}
-        for port, ifindex in (devices or {}).items():
-            obj = undo.enter_context(BpfObject(artifact(DATAPATH_RX_VLAN), name="xdpgw"))
-            with suppress(KernelError, UnsupportedError, VerifierError):
-                obj.load(
-                    rodata=image.config(port, session=session),
-                    reuse=shared,
-                    device=("xdpgw", ifindex),
-                )
-                bound[port] = obj.program("xdpgw")
-        return Loaded(image, programs, bound, shared, undo.pop_all())
+        return Loaded(image, programs, shared, undo.pop_all())
 
 
 def _pairs(image: Image, dim: Dim) -> Sequence[tuple[bytes, int]]:

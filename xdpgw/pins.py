@@ -28,9 +28,10 @@ import msgspec
 
 from xdpgw import _abi as abi
 from xdpgw.errors import AbiMismatch, BusyError, XdpgwError
+from xdpgw.facts import takes_vlan_tags
 from xdpgw.kernel import Link, Map, ensure_bpffs, netns_inode
 
-__all__ = ["BOOKS", "Attached", "Instance", "Manifest"]
+__all__ = ["BOOKS", "Attached", "Instance", "Manifest", "notes"]
 
 BOOKS = ("counters", "rule_counters", "log_counters", "log_buckets", "sources", "events")
 """The maps that a new program takes over from the old one."""
@@ -61,7 +62,20 @@ class Manifest(msgspec.Struct, frozen=True):
     ports: dict[str, Attached]
     on_exit: str
     log_sources: str
+    reads_vlan: bool = False
+    """Some rule looks at VLAN tags."""
     abi: int = abi.MANIFEST_VERSION
+
+
+def notes(manifest: Manifest, port: str) -> list[str]:
+    """What a person should know about a port, as it stands now."""
+    found = [note for note in (manifest.ports[port].note,) if note]
+    if manifest.reads_vlan and takes_vlan_tags(port):
+        found.append(
+            "the driver takes VLAN tags out of frames, so that rules do not see them: "
+            f"ethtool -K {port} rxvlan off"
+        )
+    return found
 
 
 class Instance:

@@ -85,8 +85,8 @@ def print_status(state: Mapping[str, Any]) -> None:
             console.print(
                 f"{port['port']}: the interface is gone or was made anew; xdpgw reload attaches it"
             )
-        elif port["note"]:
-            console.print(f"{port['port']}: {port['note']}", soft_wrap=True)
+        for note in port["notes"]:
+            console.print(f"{port['port']}: {note}", soft_wrap=True)
     log = state["log"]
     console.print(
         f"log: {log['sources']} sources; events due {log['due']} = written {log['written']} "

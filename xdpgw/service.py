@@ -16,7 +16,7 @@ from xdpgw._abi import Reason, Verdict
 from xdpgw.config import Config
 from xdpgw.errors import XdpgwError
 from xdpgw.events import EventReader, Names, Pump
-from xdpgw.pins import Instance, Manifest
+from xdpgw.pins import Instance, Manifest, notes
 from xdpgw.session import find_session
 
 __all__ = ["rules_of_file", "rules_of_filter", "serve", "status_of"]
@@ -203,7 +203,7 @@ def _port_status(instance: Instance, manifest: Manifest, port: stats.PortStats) 
         "port": port.port,
         "ifindex": at.ifindex,
         "mode": at.mode,
-        "note": at.note,
+        "notes": notes(manifest, port.port),
         "attached": attached,
         "received": {"packets": port.received.packets, "bytes": port.received.bytes},
         "counters": [

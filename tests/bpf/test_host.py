@@ -22,7 +22,7 @@ from tests.reference import Judgement, Reference
 from xdpgw import config, rules
 from xdpgw.compile import Image, Session, compile_rules
 
-from .host.driver import END, PLAIN, RX_VLAN, Answer, SanitizerReport, Script, build, run
+from .host.driver import END, Answer, SanitizerReport, Script, build, run
 
 SEED = int(os.environ.get("XDPGW_SEED", "20240229"))
 RUNS = 200_000
@@ -52,11 +52,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("host") / "xdpgw")
 
 
-@pytest.fixture(scope="module")
-def rx_vlan_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("host") / "xdpgw_rxvlan", source=RX_VLAN)
-
-
 @pytest.mark.parametrize("multi_buffer", [False, True])
 def test_host_each_row_judged_as_written(program: Path, multi_buffer: bool) -> None:
     script, rows = Script(), list[Row]()
@@ -82,31 +77,6 @@ def test_host_each_row_judged_as_written(program: Path, multi_buffer: bool) -> N
     assert len(rows) == len(ROWS)
 
 
-def test_host_a_tag_that_the_driver_took_out_changes_nothing(rx_vlan_program: Path) -> None:
-    """A row with a tag, its tag in its bytes and beside them: the same in all but the bytes."""
-    script, rows = Script(), []
-    for policy, of_policy in rows_by_policy().items():
-        image = image_of(POLICIES[policy])
-        for port in PORTS:
-            tagged = [
-                row
-                for row in of_policy
-                if row.port == port and row.frame[12:14] == b"\x81\x00" and len(row.frame) >= 18
-            ]
-            if tagged:
-                script.policy(image, port)
-            for row in tagged:
-                tci = int.from_bytes(row.frame[14:16], "big")
-                script.frame(row.frame)
-                script.frame(row.frame[:12] + row.frame[16:], tag=tci)
-            rows += tagged
-    assert len(rows) >= 10
-    answers = run(rx_vlan_program, script)
-    for row, inside, beside in zip(rows, answers[::2], answers[1::2], strict=True):
-        assert beside.action == inside.action, row.name
-        assert beside.outcome() == inside.outcome(), row.name
-
-
 def fuzz_script(policies: dict[str, str], runs: int, seed: int) -> Script:
     """All policies, each with all rows as the corpus."""
     script = Script()
@@ -126,9 +96,7 @@ def fuzz_script(policies: dict[str, str], runs: int, seed: int) -> Script:
     return script
 
 
-@pytest.mark.parametrize("source", [PLAIN, RX_VLAN])
-def test_host_fuzz_is_clean(source: str, request: pytest.FixtureRequest) -> None:
-    program = request.getfixturevalue("program" if source == PLAIN else "rx_vlan_program")
+def test_host_fuzz_is_clean(program: Path) -> None:
     answers = run(program, fuzz_script(POLICIES, RUNS, SEED))
     assert sum(answer.length for answer in answers if answer.action == END) >= RUNS
 

@@ -269,7 +269,7 @@ def test_mtu_too_large_for_native_is_a_sentence_and_auto_goes_generic(tmp_path: 
         assert "3506" in done.stderr
         path.write_text(POLICY.replace("MODE", "auto").replace("EXIT", "keep"))
         with running(bed, tmp_path, "run", path) as run:
-            run.said("left: attached, generic mode (not native: ")
+            run.said("left: not native: port left or its peer has an MTU")
             assert data(bed, "status")["ports"][0]["mode"] == "generic"
 
 

@@ -70,7 +70,7 @@ def test_wheel_ships_what_was_built_and_no_source_of_it(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
         "xdpgw/bpf/xdpgw.bpf.o",
-        "xdpgw/bpf/xdpgw_rxvlan.bpf.o",
+        "xdpgw/bpf/pass.bpf.o",
         "xdpgw/_native.abi3.so",
         "xdpgw/_abi.py",
         "xdpgw/grammar.lark",

@@ -22,10 +22,9 @@ from xdpgw._abi import Dim, Reason, Verdict
 from xdpgw.compile import Image, Session
 from xdpgw.explain import key_of
 
-__all__ = ["END", "PLAIN", "RX_VLAN", "Answer", "SanitizerReport", "Script", "build", "run"]
+__all__ = ["END", "Answer", "SanitizerReport", "Script", "build", "run"]
 
 HERE = Path(__file__).resolve().parent
-PLAIN, RX_VLAN = "xdpgw.bpf.c", "xdpgw_rxvlan.bpf.c"
 END = -1
 _ANSWER = struct.Struct("<iI")
 _DECIDED_BY_RULE = (Reason.RULE, Reason.LIMIT, Reason.NO_SOCKET)
@@ -43,20 +42,19 @@ class SanitizerReport(Exception):
     """The program did not reach its end; the text is what it said."""
 
 
-def build(out: Path, *, bpf: Path = ROOT / "bpf", source: str = PLAIN) -> Path:
+def build(out: Path, *, bpf: Path = ROOT / "bpf") -> Path:
     """Compile the datapath for the host.
 
     Args:
         out: the program to write.
         bpf: the folder of its sources.
-        source: `PLAIN` or `RX_VLAN`.
     """
     command = [os.environ.get("CC", "cc"), "-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]
     # Of clang's pragma and the helper's declared type gcc has another opinion than clang.
     command += ["-Wno-unknown-pragmas", "-Wno-sign-compare"]
     # BPF reads packets unaligned wherever it runs.
     command += ["-fsanitize=address,undefined", "-fno-sanitize=alignment"]
-    command += ["-fno-sanitize-recover=all", f'-DXG_SOURCE="{source}"']
+    command += ["-fno-sanitize-recover=all", '-DXG_SOURCE="xdpgw.bpf.c"']
     command += [f"-I{HERE / 'shim'}", f"-I{HERE}", f"-I{bpf}"]
     subprocess.run([*command, *map(str, sorted(HERE.glob("*.c"))), "-o", str(out)], check=True)
     return out
@@ -119,16 +117,15 @@ class Script:
             pairs = image.tries.get(dim) or image.macs.get(dim) or ()
             self._add("T", _name(name), *(key + struct.pack("<I", row) for key, row in pairs))
 
-    def frame(self, frame: bytes, *, linear: int | None = None, tag: int | None = None) -> None:
+    def frame(self, frame: bytes, *, linear: int | None = None) -> None:
         """Judge a frame; one answer.
 
         Args:
             frame: of any length.
             linear: how many of its bytes lie in the first buffer; all of them if None.
-            tag: the tag control information that the driver took out of it.
         """
         size = len(frame) if linear is None else linear
-        self._add("F", struct.pack("<IHH", size, tag or 0, tag is not None), frame)
+        self._add("F", struct.pack("<I", size), frame)
         self._asked.append((self._image, False))
 
     def corpus(self, frame: bytes) -> None:

@@ -209,7 +209,7 @@ static uint32_t next_frame(uint8_t *bytes, const struct corpus *corpus)
 	return len;
 }
 
-/* Mutated frames; some go on in another buffer, some had a tag that the driver took out. */
+/* Mutated frames; some go on in another buffer. */
 uint64_t fuzz_mutations(const struct corpus *corpus, uint32_t runs, uint32_t sample_every)
 {
 	static uint8_t bytes[ROOM];
@@ -224,8 +224,6 @@ uint64_t fuzz_mutations(const struct corpus *corpus, uint32_t runs, uint32_t sam
 		if (!sampled && below(4) == 0)
 			frame.linear = below(2) ? somewhere(frame.len) : below(frame.len + 1);
 		if (!sampled) {
-			frame.tagged = below(2);
-			frame.tci = random_word();
 		}
 		action = run_checked(&frame, &event);
 		if (sampled)

@@ -225,18 +225,6 @@ __u64 bpf_xdp_get_buff_len(struct xdp_md *ctx)
 	return frame_of(ctx)->len;
 }
 
-int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *proto, __u16 *tci);
-int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *proto, __u16 *tci)
-{
-	const struct frame *frame = frame_of(ctx);
-
-	if (!frame->tagged)
-		return -61 /* ENODATA */;
-	*proto = 0x0081; /* 0x8100 in network order on a little-endian machine */
-	*tci = frame->tci;
-	return 0;
-}
-
 int run_program(const struct frame *frame, struct xg_event *event)
 {
 	struct host_map *explained = map_by_name("explained");

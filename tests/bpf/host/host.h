@@ -44,8 +44,6 @@ struct frame {
 	const uint8_t *bytes;
 	uint32_t len;
 	uint32_t linear; /* bytes before data_end; the rest lies in further buffers */
-	uint16_t tci; /* of a tag that the driver took out */
-	uint16_t tagged; /* 0: it took none */
 };
 
 /* helpers.c */

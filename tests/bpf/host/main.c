@@ -29,8 +29,6 @@ struct command {
 
 struct frame_head {
 	uint32_t linear;
-	uint16_t tci;
-	uint16_t tagged;
 };
 
 struct fuzz_head {
@@ -59,8 +57,8 @@ static void tell_frame(void)
 {
 	if (!running)
 		return;
-	fprintf(stderr, "host: frame of %u bytes, %u of them linear, tag %d: ", running->len,
-		running->linear, running->tagged ? running->tci : -1);
+	fprintf(stderr, "host: frame of %u bytes, %u of them linear: ", running->len,
+		running->linear);
 	for (uint32_t i = 0; i < running->len; i++)
 		fprintf(stderr, "%02x", running->bytes[i]);
 	fputc('\n', stderr);
@@ -145,9 +143,7 @@ static void one_frame(const uint8_t *payload, uint32_t len)
 	memcpy(&head, payload, sizeof(head));
 	frame = (struct frame){ .bytes = payload + sizeof(head),
 				.len = len - (uint32_t)sizeof(head),
-				.linear = head.linear,
-				.tci = head.tci,
-				.tagged = head.tagged };
+				.linear = head.linear };
 	int action = run_frame(&frame, &event);
 
 	answer(action, &frame, &event, false);
