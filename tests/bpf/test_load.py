@@ -69,7 +69,7 @@ def xlated_bytes(variant: str | Variant) -> int:
 def test_empty_policy_leaves_a_fraction_of_the_program() -> None:
     empty, full = xlated_bytes("empty"), xlated_bytes("full")
     everything = xlated_bytes("everything")
-    assert empty * 2 < full < everything
+    assert empty * 1.5 < full < everything
 
 
 def test_full_policy_uses_every_dimension() -> None:
@@ -86,4 +86,6 @@ def test_field_that_no_rule_names_is_not_in_the_program(match: str) -> None:
     assert any(dim.text.startswith(match) for dim in used)
     assert len(used) <= 2
     assert xlated_bytes("empty") < xlated_bytes(variant)
-    assert xlated_bytes(variant) < xlated_bytes("full") * 0.65
+    # Of what all fields add to the parser, one adds little.
+    of_all = xlated_bytes("full") - xlated_bytes("empty")
+    assert xlated_bytes(variant) - xlated_bytes("empty") < of_all * 0.35
