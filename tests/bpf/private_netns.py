@@ -8,12 +8,15 @@ import subprocess
 import threading
 from collections.abc import Callable
 
+from tests.namespaces import needs_network_namespaces
+
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def in_netns(body: Callable[[], None]) -> None:
     """Run `body` in a new network namespace and raise what it raises."""
+    needs_network_namespaces()
     raised: list[BaseException] = []
 
     def run() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tests.fastpath.toolchain import ROOT, bpf_object
+from tests.namespaces import needs_network_namespaces
 from xdpgw.errors import AbiMismatch, BusyError, KernelError, VerifierError
 from xdpgw.kernel import (
     BpfObject,
@@ -620,6 +621,7 @@ def test_native_mode_of_a_port_without_it_points_to_generic(tiny: BpfObject) -> 
 
 
 def test_port_that_does_not_exist_is_named(tiny: BpfObject) -> None:
+    needs_network_namespaces()
     with pytest.raises(KernelError, match="no interface 999999") as error:
         Link.attach(tiny.program("tiny"), 999999, "native")
     assert error.value.errno == errno.ENODEV
@@ -669,6 +671,7 @@ SAY_BPFFS = (
 
 
 def test_bpffs_is_found_behind_a_private_sys() -> None:
+    needs_network_namespaces()
     ensure_bpffs()
     code = (
         "import subprocess\nsubprocess.run(['mount', '-t', 'sysfs', 'sysfs', '/sys'], check=True)\n"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.namespaces import needs_network_namespaces
+
 PINS = Path("/sys/fs/bpf/xdpgw")
 NAMED = Path("/run/netns")
 
@@ -22,6 +24,7 @@ def nothing_left_behind() -> Iterator[None]:
     """No pin and no named namespace is there after the tests that was not there before."""
     if os.geteuid() != 0:
         pytest.fail("these tests make network namespaces and load BPF programs: run them as root")
+    needs_network_namespaces()
     before = _left()
     yield
     assert _left() <= before
