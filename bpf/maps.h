@@ -20,6 +20,21 @@
 
 #define XG_COUNTERS (XG_MAX_PORTS * XG_VERDICT_COUNT * XG_REASON_COUNT)
 
+/* Never read: it puts the enums of abi.h into the object's BTF, where control holds them against its own. */
+const volatile union {
+	enum xg_verdict verdict;
+	enum xg_action action;
+	enum xg_reason reason;
+	enum xg_dim dim;
+	enum xg_kind kind;
+	enum xg_frag frag;
+	enum xg_log_counter log_counter;
+	enum xg_log_sources log_sources;
+	enum xg_has has;
+	enum xg_limits limits;
+	enum xg_classes classes;
+} abi_enums = {};
+
 /* Set before load; frozen, so that the verifier takes each member for a constant. */
 const volatile struct xg_config cfg = {};
 
