@@ -15,7 +15,6 @@ from xdpgw import btf, loader
 from xdpgw.errors import AbiMismatch
 
 ROOT = Path(__file__).resolve().parents[2]
-"""clang leaves an enum out of the BTF that no variable has as its type."""
 
 
 class Btf:
