@@ -3,11 +3,13 @@
 Everything happens in network namespaces that the demo makes and that end with it. For native and
 for generic mode: attach, send each frame, read the verdict off the counters, see whether the
 frame reached the host's stack or came back on the wire, and print the source log as it arrives.
+Counters, log and what was seen have to agree, and so have the two modes.
 """
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from xdpgw import gateway, stats
+from xdpgw._abi import Reason, Verdict
 from xdpgw.events import EventReader, Names
 from xdpgw.pins import Instance
 from xdpgw.testbed import PacketSocket, TestBed
@@ -27,6 +30,9 @@ __all__ = ["POLICY", "Seen", "run", "samples"]
 
 MODES = ("native", "generic")
 WAIT_S = 2.0
+
+Told = tuple[str, str, str | None]
+"""Verdict, reason and rule, as an event of the log tells them."""
 
 POLICY = """
 [policy]
@@ -92,14 +98,17 @@ def samples() -> list[tuple[str, bytes]]:
             frame /= layer
         return bytes(frame)
 
-    good, bad = {"src": "10.1.0.1", "dst": "198.51.100.1"}, {"src": "192.0.2.7"}
+    # Whatever is not given here scapy looks up in the machine's routes.
+    good = {"src": "10.1.0.1", "dst": "198.51.100.1"}
     good6 = {"src": "2001:db8:a::1", "dst": "2001:db8:b::2"}
+    bad, bad6 = {**good, "src": "192.0.2.7"}, {**good6, "src": "2001:db8:bad::1"}
+    arp = {"hwsrc": "02:00:00:00:00:01", "psrc": "10.1.0.1", "pdst": "10.1.0.2"}
     return [
         ("IPv4 TCP SYN to ssh", eth(IP(**good), TCP(dport=22))),
         ("IPv6 TCP SYN to https", eth(IPv6(**good6), TCP(dport=443))),
         ("IPv4 TCP SYN,ACK to http", eth(IP(**good), TCP(dport=80, flags="SA"))),
         ("IPv4 from a bad network", eth(IP(**bad), UDP(dport=53))),
-        ("IPv6 from a bad network", eth(IPv6(src="2001:db8:bad::1"), UDP(dport=53))),
+        ("IPv6 from a bad network", eth(IPv6(**bad6), UDP(dport=53))),
         ("IPv4 UDP to echo", eth(IP(**good), UDP(dport=7), Raw(b"hello"))),
         ("IPv4 DNS behind options", eth(IP(**good, options=[IPOption_NOP()] * 4), UDP(dport=53))),
         ("IPv6 DNS behind options", eth(IPv6(**good6), IPv6ExtHdrDestOpt(), UDP(dport=53))),
@@ -113,7 +122,7 @@ def samples() -> list[tuple[str, bytes]]:
         ("ICMP echo request", eth(IP(**good), ICMP())),
         ("ICMPv6 echo request", eth(IPv6(**good6), ICMPv6EchoRequest())),
         ("ICMPv6 neighbour question", eth(IPv6(**good6, hlim=255), ICMPv6ND_NS())),
-        ("ARP", eth(ARP(psrc="10.1.0.1", pdst="10.1.0.2"))),
+        ("ARP", eth(ARP(**arp))),
         (
             "first fragment of DNS",
             eth(IP(**good, flags="MF"), UDP(dport=53, len=900), Raw(bytes(64))),
@@ -136,8 +145,8 @@ def run(console: Console, *, as_json: bool = False) -> int:
         console: where to; as JSON to standard output instead with as_json.
 
     Returns:
-        exit status: 0, or 1 where the modes differ, a frame was not where its verdict says, or the
-        books do not add up.
+        exit status: 0, or 1 where the modes differ, a frame was not where its verdict says, the log
+        says otherwise, or the books do not add up.
 
     Raises:
         PrivilegeError: it takes root.
@@ -145,6 +154,7 @@ def run(console: Console, *, as_json: bool = False) -> int:
     frames = samples()
     results: dict[str, list[Seen]] = {}
     books: dict[str, Books] = {}
+    told: dict[str, list[Told]] = {}
 
     def tell(line: str) -> None:
         if not as_json:
@@ -153,22 +163,34 @@ def run(console: Console, *, as_json: bool = False) -> int:
     with _terminable():
         for mode in MODES:
             tell(f"\n{mode} mode: {len(frames)} frames, and the source log as it comes")
-            results[mode], books[mode] = _one_mode(mode, frames, tell)
+            results[mode], books[mode], told[mode] = _one_mode(mode, frames, tell)
     same = results["native"] == results["generic"]
     consistent = all(seen.consistent for mode in MODES for seen in results[mode])
     add_up = all(books[mode].received == len(frames) and books[mode].log_adds_up for mode in MODES)
+    logged = all(
+        len(told[mode]) == books[mode].log.written and _in_order(told[mode], results[mode])
+        for mode in MODES
+    )
+    fine = same and consistent and add_up and logged
     if as_json:
-        _print_json(frames, results, books, same and consistent and add_up)
+        _print_json(frames, results, books, fine)
     else:
         _print_tables(console, frames, results, books)
         console.print(f"both modes judge alike: {_yes(same)}")
         console.print(f"every frame was seen where its verdict says: {_yes(consistent)}")
+        console.print(f"the log says the same: {_yes(logged)}")
         console.print(f"the books add up: {_yes(add_up)}")
-    return 0 if same and consistent and add_up else 1
+    return 0 if fine else 1
 
 
 def _yes(fact: bool) -> str:
     return "yes" if fact else "NO"
+
+
+def _in_order(told: Sequence[Told], seen: Sequence[Seen]) -> bool:
+    """Whether the log tells what was counted, in the order sent. Not all packets have a source."""
+    counted = iter((x.verdict, x.reason, x.rule) for x in seen)
+    return all(event in counted for event in told)
 
 
 @contextmanager
@@ -187,7 +209,7 @@ def _terminable() -> Iterator[None]:
 
 def _one_mode(
     mode: str, frames: Sequence[tuple[str, bytes]], tell: Any
-) -> tuple[list[Seen], Books]:
+) -> tuple[list[Seen], Books, list[Told]]:
     from xdpgw import config
 
     policy = config.loads(POLICY.replace("MODE", mode), file="demo")
@@ -203,11 +225,16 @@ def _one_mode(
         reader = stack.enter_context(EventReader(maps["events"]))
         wire, host = stack.enter_context(bed.wire()), stack.enter_context(bed.host())
         names = Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
-        seen = []
+        seen: list[Seen] = []
+        told: list[Told] = []
         for _, frame in frames:
             seen.append(_send(frame, wire, host, maps, manifest))
-            _tell_log(reader, names, tell)
-        return seen, read_books(maps, manifest)
+            told += _tell_log(reader, names, tell)
+        books = read_books(maps, manifest)
+        deadline = time.monotonic() + WAIT_S
+        while len(told) < books.log.written and time.monotonic() < deadline:
+            told += _tell_log(reader, names, tell, timeout_ms=50)
+        return seen, books, told
 
 
 def _send(frame: bytes, wire: PacketSocket, host: PacketSocket, maps: Any, manifest: Any) -> Seen:
@@ -226,14 +253,20 @@ def _send(frame: bytes, wire: PacketSocket, host: PacketSocket, maps: Any, manif
     return Seen(verdict, reason, rule, arrived)
 
 
-def _tell_log(reader: EventReader, names: Names, tell: Any) -> None:
+def _tell_log(reader: EventReader, names: Names, tell: Any, timeout_ms: int = 0) -> list[Told]:
     from xdpgw.events import EventBatch, realtime_offset_ns
     from xdpgw.sinks.stdout import STYLES
 
-    events = reader.drain(timeout_ms=0)
+    events = reader.drain(timeout_ms=timeout_ms)
     if len(events):
         for line in STYLES["line"](EventBatch(events, names, realtime_offset_ns())):
             tell(f"  {line}")
+    return [
+        (Verdict(verdict).text, Reason(reason).text, names.rule(rule))
+        for verdict, reason, rule in zip(
+            *(events[name].tolist() for name in ("verdict", "reason", "rule")), strict=True
+        )
+    ]
 
 
 def _print_json(

@@ -246,6 +246,18 @@ class TestBed:
         with self.peer.entered():
             return socket.if_nametoindex(f"{port}-peer")
 
+    def received(self, port: str = "left") -> int:
+        """Frames that the kernel says the port received since it was made, dropped ones included.
+
+        veth counts them before XDP judges them, in native and in generic mode: a witness of the
+        filter's counters that is not one of them.
+        """
+        from pyroute2 import IPRoute
+
+        with self.gateway.entered(), IPRoute() as ip:
+            (link,) = ip.get_links(socket.if_nametoindex(port))
+            return int(link.get_attr("IFLA_STATS64")["rx_packets"])
+
 
 def _furnish(
     gateway: Namespace,

@@ -73,7 +73,8 @@ class Books:
         while True:
             now = read_books(maps, manifest)
             if now.received >= self.received + packets:
-                return now
+                # Again: a packet is counted for its port first, then for its rule, then logged.
+                return read_books(maps, manifest)
             if time.monotonic() > deadline:
                 raise XdpgwError(
                     f"{now.received - self.received} of {packets} packets were received "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,26 @@ def _left() -> set[str]:
     return pins | ({str(path) for path in NAMED.iterdir()} if NAMED.exists() else set())
 
 
+def _commands() -> list[str]:
+    """Commands that run in a namespace of these tests, whoever is their parent by now."""
+    ours, found = f"/proc/{os.getpid()}/fd/".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if ours in (line := (process / "cmdline").read_bytes()):
+                found.append(line.replace(b"\0", b" ").decode())
+    return found
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """No pin and no named namespace is there after the tests that was not there before."""
+    """No pin, named namespace or process is there after the tests that was not there before."""
     if os.geteuid() != 0:
         pytest.fail("these tests make network namespaces and load BPF programs: run them as root")
     needs_network_namespaces()
     before = _left()
     yield
     assert _left() <= before
+    assert _commands() == []
 
 
 @pytest.fixture(params=["native", "generic"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from tests.net.process import until
 from xdpgw import config, gateway
 from xdpgw.config import Config
 from xdpgw.kernel import Map
@@ -33,6 +34,21 @@ class Live:
     instance: Instance
     manifest: Manifest
     maps: Mapping[str, Map] = field(default_factory=dict)
+    attached_at: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of each port: its ifindex, and what the kernel had received on it by the attach."""
+
+    def note_attached(self, ports: Iterable[str]) -> None:
+        """Remember where the kernel's own count stands on ports that are attached now."""
+        for port in ports:
+            self.attached_at[port] = self.bed.ifindex(port), self.bed.received(port)
+
+    def adds_up(self) -> bool:
+        """Whether each port's counters sum to what the kernel itself says the port received."""
+        return all(
+            self.books(port).received == self.bed.received(port) - before
+            for port, (ifindex, before) in self.attached_at.items()
+            if port in self.manifest.ports and self.manifest.ports[port].ifindex == ifindex
+        )
 
     def apply(self, policy: str | Config) -> gateway.Applied:
         """Put another policy in force."""
@@ -40,6 +56,7 @@ class Live:
         with self.bed.gateway.entered():
             applied = gateway.apply(read, self.instance)
         self.manifest = applied.manifest
+        self.note_attached(applied.attached)
         return applied
 
     def books(self, port: str | None = None) -> Books:
@@ -63,5 +80,7 @@ def live(policy: str, bed: TestBed) -> Iterator[Live]:
         for book in maps.values():
             stack.enter_context(book)
         found = Live(bed, instance, manifest, maps)
+        found.note_attached(manifest.ports)
         yield found
+        until(found.adds_up, "received by the kernel = the sum over (verdict, reason)", 5.0)
         assert found.books().log_adds_up

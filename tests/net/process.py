@@ -18,7 +18,8 @@ from xdpgw.testbed import TestBed
 
 __all__ = ["Running", "data", "running", "until", "xdpgw"]
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
+"""Only a failure waits for it; a start takes over ten seconds on an emulated processor."""
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:

@@ -315,7 +315,8 @@ def test_demo_shows_both_modes_alike_and_leaves_nothing() -> None:
         assert frame["native"] == frame["generic"]
 
 
-def test_demo_interrupted_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_interrupted_leaves_nothing(number: signal.Signals) -> None:
     pins = Path("/sys/fs/bpf/xdpgw")
     before = set(pins.iterdir()) if pins.exists() else set()
     process = subprocess.Popen(
@@ -323,7 +324,7 @@ def test_demo_interrupted_leaves_nothing(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     assert any(b"udp" in process.stdout.readline() for _ in range(30))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in err
