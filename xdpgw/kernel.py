@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from xdpgw._native import ffi, lib
@@ -43,7 +43,6 @@ __all__ = [
     "possible_cpus",
 ]
 
-_XDP_HAS_FRAGS = 1 << 5  # BPF_F_XDP_HAS_FRAGS
 _DIFFERENCE = re.compile(r"^map '.*': (.*): wanted (\d+), got (\d+)$", re.MULTILINE)
 
 
@@ -77,7 +76,6 @@ class BpfObject:
         symbol: str = "cfg",
         entries: Mapping[str, int] | None = None,
         reuse: Mapping[str, Map] | None = None,
-        frags: Sequence[str] = (),
     ) -> None:
         """Create the maps and have the kernel verify the programs; loads once.
 
@@ -86,7 +84,6 @@ class BpfObject:
             symbol: a `const volatile` global of the object.
             entries: max_entries of maps, by name.
             reuse: maps to take instead of new ones, by name.
-            frags: programs that take frames of several buffers (BPF_F_XDP_HAS_FRAGS, kernel 5.18).
 
         Raises:
             VerifierError: with the verifier's log.
@@ -101,9 +98,6 @@ class BpfObject:
             self._named(lib.xg_object_map_set_entries(handle, name.encode(), count), "map", name)
         for name, kept in (reuse or {}).items():
             self._reuse(name, kept)
-        for name in frags:
-            err = lib.xg_object_prog_set_flags(handle, name.encode(), _XDP_HAS_FRAGS)
-            self._named(err, "program", name)
         err = lib.xg_object_load(handle)
         if err < 0:
             self._refuse_load(-err)
