@@ -183,8 +183,7 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
 
     Raises:
         UnsupportedError: a rule limits or asks for connection state, or fragments are followed:
-        what this
-            version of the datapath cannot judge.
+            what this version of the datapath cannot judge.
     """
     _refuse_unjudgeable(ruleset)
     if names is None:

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from xdpgw import _abi as abi
 from xdpgw import btf
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Session
@@ -27,14 +28,13 @@ __all__ = ["DATAPATH", "Loaded", "artifact", "load"]
 DATAPATH = "xdpgw.bpf.o"
 
 _KEYED = {
-    "src4": Dim.SRC4,
-    "dst4": Dim.DST4,
-    "src6": Dim.SRC6,
-    "dst6": Dim.DST6,
-    "mac_src": Dim.MAC_SRC,
-    "mac_dst": Dim.MAC_DST,
+    dim.text: dim for dim in (Dim.SRC4, Dim.DST4, Dim.SRC6, Dim.DST6, Dim.MAC_SRC, Dim.MAC_DST)
 }
-_IMAGE = ("classes", "rows", "rules", *_KEYED)
+"""The dimensions that have a map of their own, by its name."""
+
+_CLASS_BYTES = 4
+_ROW_BYTES: int = abi.LAYOUTS["row"]["itemsize"]
+_RULE_BYTES: int = abi.LAYOUTS["rule"]["itemsize"]
 
 
 @cache
@@ -113,9 +113,9 @@ def load(
     """
     elf = artifact(DATAPATH)
     entries = {
-        "classes": len(image.classes) // 4,
-        "rows": len(image.rows) // 128,
-        "rules": max(1, len(image.ruleset.rules)),
+        "classes": len(image.classes) // _CLASS_BYTES,
+        "rows": len(image.rows) // _ROW_BYTES,
+        "rules": len(image.rules) // _RULE_BYTES,
         **{name: max(1, len(_pairs(image, dim))) for name, dim in _KEYED.items()},
     }
     programs: dict[str | None, Program] = {}
@@ -148,9 +148,9 @@ def _fill(image: Image, obj: BpfObject) -> None:
         table = np.frombuffer(values, np.uint8).reshape(-1, size)
         obj.map(name).update_many(np.arange(len(table), dtype=np.uint32), table)
 
-    array("classes", image.classes, 4)
-    array("rows", image.rows, 128)
-    array("rules", image.rules, len(image.rules) // max(1, len(image.ruleset.rules)))
+    array("classes", image.classes, _CLASS_BYTES)
+    array("rows", image.rows, _ROW_BYTES)
+    array("rules", image.rules, _RULE_BYTES)
     for name, dim in _KEYED.items():
         pairs = _pairs(image, dim)
         if pairs:
