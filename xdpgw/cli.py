@@ -165,8 +165,8 @@ def run(file: Path) -> None:
     """
     from xdpgw.service import serve
 
-    _read(file)
-    serve(file, note=note)
+    policy, _ = _read(file)
+    serve(policy, note=note)
 
 
 @cli.command()
@@ -182,25 +182,13 @@ def reload(file: Path | None) -> None:
       xdpgw reload edge.toml
     """
     from xdpgw import gateway
+    from xdpgw.render import applied_text
     from xdpgw.session import find_session
 
     instance, manifest = _in_force()
     policy, _ = _read(file or Path(manifest.policy_file))
     applied = gateway.apply(policy, instance, session=find_session())
-    click.echo(describe(applied))
-
-
-def describe(applied: Any) -> str:
-    """What `gateway.apply` did, and what is to be known of each port."""
-    from xdpgw.pins import notes
-
-    lines = []
-    for port, at in applied.manifest.ports.items():
-        how = "attached" if port in applied.attached else "switched to the new policy"
-        lines.append(f"{port}: {how}, {at.mode} mode")
-        lines += [f"{port}: {note}" for note in notes(applied.manifest, port)]
-    lines += [f"{port}: detached" for port in applied.detached]
-    return "\n".join(lines)
+    click.echo(applied_text(applied))
 
 
 def _in_force() -> Any:

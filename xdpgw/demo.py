@@ -12,11 +12,11 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from xdpgw import gateway, stats
+from xdpgw import gateway
 from xdpgw._abi import Reason, Verdict
 from xdpgw.events import EventReader, Names
 from xdpgw.pins import Instance
@@ -219,9 +219,7 @@ def _one_mode(
             instance = Instance()
             stack.callback(gateway.detach, instance)
             manifest = gateway.apply(policy, instance).manifest
-            maps = instance.books()
-            for book in maps.values():
-                stack.enter_context(book)
+            maps = stack.enter_context(instance.books())
         reader = stack.enter_context(EventReader(maps["events"]))
         wire, host = stack.enter_context(bed.wire()), stack.enter_context(bed.host())
         names = Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
@@ -293,14 +291,9 @@ def _print_json(
         for at, (name, _) in enumerate(frames)
     ]
     counted = {
-        mode: {"received": books[mode].received, "log": vars_of(books[mode].log)} for mode in MODES
+        mode: {"received": books[mode].received, "log": asdict(books[mode].log)} for mode in MODES
     }
     print_json({"frames": rows, "books": counted, "fine": fine})
-
-
-def vars_of(log: stats.LogStats) -> dict[str, int]:
-    """The log's books as a dict."""
-    return {"due": log.due, "written": log.written, "lost": log.lost, "limited": log.limited}
 
 
 def _print_tables(

@@ -7,10 +7,9 @@ for the adoption of an orphaned filter and for a reload:
          -> switch the links of old ports -> confirm -> detach ports that the policy no longer names
 
 Until the first link is switched nothing that judges packets has changed, and whatever fails is
-undone in
-reverse: the policy in force stays in force. Switching a link is one pointer in the kernel, so a
-packet meets the old programs with the old maps, or the new with the new, and no packet meets
-none.
+undone in reverse: the policy in force stays in force. Switching a link is one pointer in the
+kernel, so a packet meets the old programs with the old maps, or the new with the new, and no
+packet meets none.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from xdpgw import _abi as abi
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Names, Session, compile_rules
 from xdpgw.config import Config, PortSettings
-from xdpgw.errors import BusyError, KernelError, PrivilegeError, UnsupportedError, XdpgwError
+from xdpgw.errors import UnsupportedError, XdpgwError
 from xdpgw.kernel import Link, Map, Program
 from xdpgw.pins import BOOKS, Attached, Instance, Manifest
 
@@ -108,9 +107,7 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
     ifindexes = _ifindexes(config)
     with instance.changing(), ExitStack() as held:
         before = instance.manifest()
-        books = instance.books()
-        for book in books.values():
-            held.enter_context(book)
+        books = held.enter_context(instance.books())
         names = _names(before).renewed((x.name for x in ruleset.rules), config.ports)
         image = compile_rules(ruleset, names)
         loaded = held.enter_context(
@@ -242,20 +239,12 @@ def _attach(
     loaded: loader.Loaded,
     undo: ExitStack,
 ) -> Attached:
-    port, note = settings.name, None
-    mode = "native" if settings.mode == "auto" else settings.mode
-    try:
-        link = Link.attach(loaded.programs[port], ifindex, mode)
-    except (BusyError, PrivilegeError):
-        raise
-    except KernelError as error:
-        if settings.mode != "auto":
-            raise
-        mode, note = "generic", f"not native: {error}"
-        link = Link.attach(loaded.programs[port], ifindex, mode)
+    port = settings.name
+    link, mode, why = Link.attach_as(loaded.programs[port], ifindex, settings.mode)
     with link:
         link.pin(instance.link_path(port))
     undo.callback(instance.drop_link, port)
+    note = None if why is None else f"not native: {why}"
     return Attached(ifindex, mode, loaded.programs[port].info().id, note)
 
 

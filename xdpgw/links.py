@@ -56,6 +56,30 @@ class Link(Handle):
         return cls(int(fd[0]))
 
     @classmethod
+    def attach_as(
+        cls, program: Program, ifindex: int, wanted: str
+    ) -> tuple[Link, str, KernelError | None]:
+        """Put a program on a port in the mode that is wanted, or, for auto, in the best there is.
+
+        Args:
+            program: of type XDP.
+            ifindex: the port.
+            wanted: native, generic, or auto: native, and generic where the port refuses that.
+
+        Returns:
+            the link, the mode it got, and why auto did not get native, if it did not.
+
+        Raises:
+            As `attach`; auto does not try generic where the port is held or a privilege missing.
+        """
+        if wanted != "auto":
+            return cls.attach(program, ifindex, wanted), wanted, None
+        try:
+            return cls.attach(program, ifindex, "native"), "native", None
+        except KernelError as error:
+            return cls.attach(program, ifindex, "generic"), "generic", error
+
+    @classmethod
     def from_id(cls, link_id: int) -> Link:
         """Open a link by the kernel's number for it."""
         fd = ffi.new("int *")

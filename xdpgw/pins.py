@@ -21,7 +21,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -105,10 +105,11 @@ class Instance:
         self.create()
         with _locked(self.path / "run", wait=False) as got:
             if not got:
+                who = _who(self.path)
                 raise BusyError(
                     "another xdpgw run is in charge of the filter of this network namespace",
-                    f"stop it first, or give it a new policy with xdpgw reload{_who(self.path)}",
-                    holder=_who(self.path).strip(" ()"),
+                    f"stop it first, or give it a new policy with xdpgw reload{who}",
+                    holder=who.strip(" ()"),
                 )
             yield
 
@@ -129,15 +130,15 @@ class Instance:
 
     # The books
 
-    def books(self) -> dict[str, Map]:
-        """Open the pinned books; {} where there are none.
-
-        Raises:
-            AbiMismatch: another version of xdpgw made them.
-        """
-        if not (self.path / BOOKS[0]).exists():
-            return {}
-        return {name: Map.from_pin(self.path / name) for name in BOOKS}
+    @contextmanager
+    def books(self) -> Iterator[dict[str, Map]]:
+        """The pinned books, open while the context lasts; {} where there are none."""
+        with ExitStack() as stack:
+            there = (self.path / BOOKS[0]).exists()
+            yield {
+                name: stack.enter_context(Map.from_pin(self.path / name))
+                for name in (BOOKS if there else ())
+            }
 
     def pin_books(self, maps: Mapping[str, Map]) -> None:
         """Pin books that are not pinned yet."""
@@ -173,6 +174,17 @@ class Instance:
             self.link_path(port).unlink()
 
     # The manifest
+
+    @property
+    def generation(self) -> int | None:
+        """A number that another one follows when the manifest is replaced; None without a filter.
+
+        It is the inode of the pin, so asking is one stat(2), while `manifest` reads the policy.
+        """
+        try:
+            return (self.path / "manifest").stat().st_ino
+        except FileNotFoundError:
+            return None
 
     def manifest(self) -> Manifest | None:
         """The description of the policy that the links run; None where there is no filter.

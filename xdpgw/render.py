@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xdpgw.words import flags_text, protocol_text
 
-__all__ = ["explanation_line", "flow_text", "print_status"]
+if TYPE_CHECKING:
+    from xdpgw.gateway import Applied
+
+__all__ = ["applied_text", "explanation_line", "flow_text", "print_status"]
 
 
 def flow_text(key: Mapping[str, Any]) -> str:
@@ -39,6 +42,19 @@ def explanation_line(answer: Mapping[str, Any]) -> str:
         verdict += f" {answer['target']}"
     why = answer["reason"] if answer["rule"] is None else f"{answer['reason']} {answer['rule']}"
     return f"{answer['frame']:>6}  {verdict:<14} {why:<20} {flow_text(answer['key'])}"
+
+
+def applied_text(applied: Applied) -> str:
+    """What `gateway.apply` did, and what is to be known of each port."""
+    from xdpgw.pins import notes
+
+    lines = []
+    for port, at in applied.manifest.ports.items():
+        how = "attached" if port in applied.attached else "switched to the new policy"
+        lines.append(f"{port}: {how}, {at.mode} mode")
+        lines += [f"{port}: {note}" for note in notes(applied.manifest, port)]
+    lines += [f"{port}: detached" for port in applied.detached]
+    return "\n".join(lines)
 
 
 def print_status(state: Mapping[str, Any]) -> None:

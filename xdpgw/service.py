@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from xdpgw.config import Config
 from xdpgw.errors import XdpgwError
 from xdpgw.events import EventReader, Names, Pump
 from xdpgw.pins import Instance, Manifest, notes
+from xdpgw.render import applied_text
 from xdpgw.session import find_session
 
 __all__ = ["rules_of_file", "rules_of_filter", "serve", "status_of"]
@@ -56,11 +58,11 @@ class Signals:
                 signal.signal(number, handler)
 
 
-def serve(file: Path, *, note: Note, instance: Instance | None = None) -> None:
+def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> None:
     """Put a policy in force, feed its log to its sinks until told to stop.
 
     Args:
-        file: the policy.
+        policy: as read from its file, which SIGHUP reads again.
         note: takes what a person should know, a line or a few at a time.
         instance: where the filter's pins are; this network namespace's if None.
 
@@ -68,13 +70,12 @@ def serve(file: Path, *, note: Note, instance: Instance | None = None) -> None:
         XdpgwError: it could not be put in force; what was in force before still is.
     """
     instance = instance or Instance()
-    policy = configs.read(file)
     session = find_session()
     with (
         Signals().caught() as signals,
         gateway.take_charge(policy, instance, session=session) as applied,
     ):
-        _tell(applied, note)
+        note(applied_text(applied))
         while not signals.stop:
             changed = _pump(policy, instance, signals, note)
             if not changed:
@@ -82,22 +83,14 @@ def serve(file: Path, *, note: Note, instance: Instance | None = None) -> None:
             policy = changed
 
 
-def _tell(applied: gateway.Applied, note: Note) -> None:
-    from xdpgw.cli import describe
-
-    note(describe(applied))
-
-
 def _pump(policy: Config, instance: Instance, signals: Signals, note: Note) -> Config | None:
     """Move events to the policy's sinks. Returns the next policy, None when it is time to stop."""
-    manifest = instance.manifest()
+    generation, manifest = instance.generation, instance.manifest()
     if manifest is None:
         return None
     names = Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
     with ExitStack() as stack:
-        books = instance.books()
-        for book in books.values():
-            stack.enter_context(book)
+        books = stack.enter_context(instance.books())
         pump = Pump.of(policy.log.sinks, on_error=note)
         stack.callback(_close, pump, note)
         reader = stack.enter_context(EventReader(books["events"]))
@@ -109,18 +102,19 @@ def _pump(policy: Config, instance: Instance, signals: Signals, note: Note) -> C
                 _drain(pump, reader, names)
                 _tell_log(stats.read_log(books["log_counters"]), note)
                 return None
-            current = instance.manifest()
-            if current is None:
-                note("the filter was detached by another process")
-                _drain(pump, reader, names)
-                return None
-            if current != manifest:
-                note("the policy was replaced by another process")
-                return configs.loads(
-                    current.policy_text,
-                    file=current.policy_file,
-                    base=Path(current.policy_file).parent,
-                )
+            if instance.generation != generation:
+                generation, current = instance.generation, instance.manifest()
+                if current is None:
+                    note("the filter was detached by another process")
+                    _drain(pump, reader, names)
+                    return None
+                if current != manifest:
+                    note("the policy was replaced by another process")
+                    return configs.loads(
+                        current.policy_text,
+                        file=current.policy_file,
+                        base=Path(current.policy_file).parent,
+                    )
             if signals.reload:
                 signals.reload = False
                 renewed = _reload(policy, instance, note)
@@ -156,7 +150,7 @@ def _tell_log(log: stats.LogStats, note: Note) -> None:
 def _reload(policy: Config, instance: Instance, note: Note) -> Config | None:
     try:
         renewed = configs.read(policy.path)
-        _tell(gateway.apply(renewed, instance, session=find_session()), note)
+        note(applied_text(gateway.apply(renewed, instance, session=find_session())))
     except XdpgwError as error:
         note(f"{error}\nthe policy in force stays in force")
         return None
@@ -166,10 +160,7 @@ def _reload(policy: Config, instance: Instance, note: Note) -> Config | None:
 def status_of(instance: Instance, manifest: Manifest) -> dict[str, Any]:
     """All that can be said of a filter, from its pins alone; counters in packets, bytes and
     events."""
-    with ExitStack() as stack:
-        books = instance.books()
-        for book in books.values():
-            stack.enter_context(book)
+    with instance.books() as books:
         ports = stats.read_ports(
             books["counters"], {x: manifest.port_slots[x] for x in manifest.ports}
         )
@@ -184,10 +175,7 @@ def status_of(instance: Instance, manifest: Manifest) -> dict[str, Any]:
         "ports": [_port_status(instance, manifest, port) for port in ports],
         "log": {
             "sources": manifest.log_sources,
-            "due": log.due,
-            "written": log.written,
-            "lost": log.lost,
-            "limited": log.limited,
+            **asdict(log),
         },
     }
 
@@ -229,10 +217,7 @@ def rules_of_file(policy: Config) -> list[dict[str, Any]]:
 
 def rules_of_filter(instance: Instance, manifest: Manifest) -> list[dict[str, Any]]:
     """The rules in force, in order, with what each decided."""
-    with ExitStack() as stack:
-        books = instance.books()
-        for book in books.values():
-            stack.enter_context(book)
+    with instance.books() as books:
         counts = stats.read_rules(books["rule_counters"], manifest.rule_slots)
     return [
         {

@@ -7,20 +7,19 @@ is counted and told.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import lru_cache
 from typing import Any
 
 from xdpgw import config, loader, rules, stats
 from xdpgw.compile import compile_rules
-from xdpgw.errors import BusyError, KernelError, PrivilegeError, XdpgwError
-from xdpgw.events import EventReader
-from xdpgw.kernel import Link, Program
+from xdpgw.errors import XdpgwError
+from xdpgw.events import EventBatch, EventReader, Names
+from xdpgw.kernel import Link
 from xdpgw.service import WAIT_MS, Signals
+from xdpgw.sinks.stdout import STYLES
 
 __all__ = ["watch"]
 
@@ -59,7 +58,10 @@ def watch(
         signals = stack.enter_context(Signals().caught())
         loaded = stack.enter_context(loader.load(image, [None]))
         reader = stack.enter_context(EventReader(loaded.maps["events"]))
-        stack.enter_context(_attached(loaded.programs[None], port, ifindex, mode, note))
+        link, _, why = Link.attach_as(loaded.programs[None], ifindex, mode)
+        stack.enter_context(link)
+        if why is not None:
+            note(f"{port}: generic mode, as native failed: {why}")
         printed = 0
         while not signals.stop and (count is None or printed < count):
             batch = reader.drain(timeout_ms=WAIT_MS)
@@ -72,41 +74,17 @@ def watch(
         note(f"{printed} addresses printed; {lost} lost: they came faster than they were printed")
 
 
-def _attached(
-    program: Program, port: str, ifindex: int, mode: str, note: Callable[[str], None]
-) -> Link:
-    if mode == "auto":
-        try:
-            return Link.attach(program, ifindex, "native")
-        except (BusyError, PrivilegeError):
-            raise
-        except KernelError as error:
-            note(f"{port}: generic mode, as native failed: {error}")
-            mode = "generic"
-    return Link.attach(program, ifindex, mode)
-
-
-@lru_cache(maxsize=65536)
-def _text(family: int, raw: bytes) -> str:
-    return str(ipaddress.ip_address(raw[:4] if family == 4 else raw))
-
-
 def _print(batch: Any, port: str, as_json: bool) -> None:
-    if not len(batch):
-        return
-    told = batch[batch["family"] != 0]
-    texts = [
-        _text(family, raw.tobytes())
-        for family, raw in zip(told["family"].tolist(), told["src"], strict=True)
-    ]
+    lines = list(STYLES["sourceip"](EventBatch(batch, Names(), 0)))
     if as_json:
         import msgspec
 
         lines = [
-            msgspec.json.encode({"port": port, "family": family, "src": text}).decode()
-            for family, text in zip(told["family"].tolist(), texts, strict=True)
+            msgspec.json.encode(
+                {"port": port, "family": 6 if ":" in text else 4, "src": text}
+            ).decode()
+            for text in lines
         ]
-    else:
-        lines = texts
-    sys.stdout.write("\n".join([*lines, ""]))
-    sys.stdout.flush()
+    if lines:
+        sys.stdout.write("\n".join([*lines, ""]))
+        sys.stdout.flush()

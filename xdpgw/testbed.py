@@ -113,7 +113,6 @@ class PacketSocket:
     """
 
     _ALL = 0x0003  # ETH_P_ALL
-    _OUTGOING = 4  # PACKET_OUTGOING
     _SOL_PACKET, _AUXDATA, _IGNORE_OUTGOING = 263, 8, 23
     _VLAN_VALID, _TPID_VALID = 1 << 4, 1 << 6
     _RCVBUFFORCE = 33  # as root beyond net.core.rmem_max

@@ -76,9 +76,7 @@ def live(policy: str, bed: TestBed) -> Iterator[Live]:
             instance = Instance()
             stack.callback(gateway.detach, instance)
             manifest = gateway.apply(config.loads(policy), instance).manifest
-            maps = instance.books()
-        for book in maps.values():
-            stack.enter_context(book)
+            maps = stack.enter_context(instance.books())
         found = Live(bed, instance, manifest, maps)
         found.note_attached(manifest.ports)
         yield found
