@@ -79,7 +79,7 @@ xdpgw/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*) Makefile
 	$(LLVM_STRIP) -g $@.new
 	@mv $@.new $@ # never a half-made one
 
-$(NATIVE): $(wildcard fastpath/*.[ch]) bpf/abi.h fastpath/build_native.py
+$(NATIVE): $(wildcard fastpath/*.[ch] fastpath/*/*.c) bpf/abi.h fastpath/build_native.py
 	$(PYTHON) fastpath/build_native.py $@
 
 $(ABI): $(NATIVE) bpf/abi.h fastpath/gen_abi.py
@@ -95,13 +95,13 @@ check: build ## ruff, mypy, clang-format, unit tests
 	$(BIN)/ruff check . $(ABI)
 	$(BIN)/ruff format --check . $(ABI)
 	$(BIN)/mypy -p xdpgw $(if $(wildcard bench/__init__.py),-p bench)
-	$(BIN)/clang-format --dry-run -Werror $(wildcard bpf/*.[ch] fastpath/*.[ch] bench/*.c)
+	$(BIN)/clang-format --dry-run -Werror $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.c)
 	$(BIN)/python -m pytest -q tests/unit
 
 format: build ## write what check wants
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard bpf/*.[ch] fastpath/*.[ch] bench/*.c)
+	$(BIN)/clang-format -i $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.c)
 
 bench: build root ## measure; figures on stdout
 	$(SUDO) $(BIN)/python -m bench run all

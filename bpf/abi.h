@@ -66,6 +66,14 @@ enum xg_limits {
 	X(LOST, lost, "events for which the ring buffer had no room") \
 	X(LIMITED, limited, "events held back by a rate")
 
+/* Who takes the frames of an AF_XDP target. */
+#define XG_HANDLERS(X) \
+	X(COUNT, count, "receive and recycle") \
+	X(REFLECT, reflect, "swap the MAC addresses and send back") \
+	X(FORWARD, forward, "send out of another port") \
+	X(CAPTURE, capture, "write to a pcapng file") \
+	X(PYTHON, python, "a Python function, a burst a call")
+
 /*
  * Dimensions of a match. A packet's value in a dimension picks a class, a class is a row: the bit set
  * of all rules that this value satisfies. X(NAME, name, KIND, classes)
@@ -112,6 +120,10 @@ enum xg_reason { XG_REASONS(XG_ENUM_REASON) XG_REASON_COUNT };
 
 #define XG_ENUM_LOG(NAME, name, doc) XG_LOG_##NAME,
 enum xg_log_counter { XG_LOG_COUNTERS(XG_ENUM_LOG) XG_LOG_COUNT };
+
+/* Not XG_HANDLER_: the row COUNT is no sentinel. */
+#define XG_ENUM_HANDLE(NAME, name, doc) XG_HANDLE_##NAME,
+enum xg_handle { XG_HANDLERS(XG_ENUM_HANDLE) XG_HANDLES };
 
 #define XG_ENUM_DIM(NAME, name, KIND, classes) XG_DIM_##NAME,
 enum xg_dim { XG_DIMENSIONS(XG_ENUM_DIM) XG_DIM_COUNT };

@@ -1,4 +1,4 @@
-"""Builds `xdpgw._native`: fastpath/*.c and a cffi binding of all that fastpath/xg.h declares.
+"""Builds `xdpgw._native`: all C of fastpath/ and a cffi binding of all that fastpath/xg.h declares.
 
     python fastpath/build_native.py OUT.abi3.so
 
@@ -26,6 +26,8 @@ typedef unsigned short __u16;
 typedef unsigned int __u32;
 typedef unsigned long long __u64;
 """
+# Python functions that C may call: of struct xg_handler_opts.
+CALLBACKS = 'extern "Python" int xg_python_burst(void *context, struct xg_burst *burst);'
 CFLAGS = (
     "-std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -Wmissing-prototypes -fvisibility=hidden"
 )
@@ -53,13 +55,14 @@ def build(out: Path) -> None:
         scratch = Path(name)
         includes = [f"-I{ROOT / 'fastpath'}", f"-I{ROOT / 'bpf'}"]
         objects = []
-        for source in sorted((ROOT / "fastpath").glob("*.c")):
+        for source in sorted((ROOT / "fastpath").rglob("*.c")):
             objects.append(str(scratch / f"{source.stem}.o"))
             command = [os.environ.get("CC", "cc"), *CFLAGS.split(), "-fPIC", *includes]
             command += [*pkg_config("--cflags"), "-c", str(source), "-o", objects[-1]]
             subprocess.run(command, check=True)
         ffi = cffi.FFI()
         ffi.cdef(declarations(scratch / "empty"))
+        ffi.cdef(CALLBACKS)
         ffi.set_source(
             "_native",
             '#include "xg.h"',

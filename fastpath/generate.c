@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * generate.c - the sending loop of the traffic generator; see xg_xsk.h.
+ *
+ * The frames are laid into chunks once. What is in flight is a window over that circle of chunks: a
+ * chunk is sent again only when its completion came back, which happens in the order of sending.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "xsk_internal.h"
+
+enum {
+	BATCH = 64,
+	LAST_WAIT_NS = 1000000000,
+	/* Below it a sleep costs more precision than it saves work. */
+	SLEEP_NS = 60000,
+};
+
+struct lap {
+	uint64_t *addr; /* of each chunk of the circle */
+	uint32_t *length;
+	uint32_t n;
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int lay_frames(struct xg_umem *umem, const uint8_t *bytes, const size_t *offsets,
+		      const uint32_t *lengths, uint32_t n, struct lap *lap)
+{
+	uint32_t room = umem->chunk_bytes - XG_CHUNK_HEADROOM_BYTES, top, i;
+
+	for (i = 0; i < n; i++)
+		if (lengths[i] < ETHERNET_BYTES || lengths[i] > room)
+			return -EMSGSIZE;
+	top = n_free(umem);
+	if (top < lap->n)
+		return -ENOSPC;
+	for (i = 0; i < lap->n; i++) {
+		uint64_t chunk = free_pop(umem, &top);
+
+		xg_debug_hand(umem, chunk, OWNER_FREE, OWNER_HELD);
+		umem->where[chunk >> umem->chunk_shift] = NO_QUEUE;
+		lap->addr[i] = chunk + XG_CHUNK_HEADROOM_BYTES;
+		lap->length[i] = lengths[i % n];
+		memcpy(umem->area + lap->addr[i], bytes + offsets[i % n], lengths[i % n]);
+	}
+	hand_over(umem, OWNER_FREE, OWNER_HELD, lap->n);
+	return 0;
+}
+
+static void lift_frames(struct xg_umem *umem, const struct lap *lap)
+{
+	uint32_t top = n_free(umem), i;
+
+	for (i = 0; i < lap->n; i++) {
+		xg_debug_hand(umem, lap->addr[i], OWNER_HELD, OWNER_FREE);
+		free_push(umem, &top, lap->addr[i]);
+	}
+	hand_over(umem, OWNER_HELD, OWNER_FREE, lap->n);
+}
+
+/* Completions go back to the circle, not to the stack. */
+static uint32_t completed(struct xg_xsk *xsk)
+{
+	struct queue *queue = xsk->queue;
+	uint32_t n, i;
+
+	if (!queue->sending)
+		return 0;
+	n = ring_filled(&queue->completion, queue->sending);
+	for (i = 0; i < n; i++)
+		xg_debug_hand(xsk->umem, ring_addr_at(&queue->completion, i), OWNER_SENDING,
+			      OWNER_HELD);
+	if (n) {
+		ring_give_back(&queue->completion, n);
+		hand_over(xsk->umem, OWNER_SENDING, OWNER_HELD, n);
+		queue->sending -= n;
+	}
+	return n;
+}
+
+/* Frames that may be out by now. */
+static uint64_t due(const struct xg_generate_opts *opts, uint64_t elapsed_ns)
+{
+	if (!opts->interval_ns_q16)
+		return UINT64_MAX;
+	/* The first one at once; 2^48 ns are 78 hours, after which the shift would overflow. */
+	if (elapsed_ns < 1ull << 47)
+		return (elapsed_ns << 16) / opts->interval_ns_q16 + 1;
+	return elapsed_ns / (opts->interval_ns_q16 >> 16 ? opts->interval_ns_q16 >> 16 : 1) + 1;
+}
+
+static void pause_until(uint64_t at_ns, uint64_t now)
+{
+	struct timespec pause;
+
+	if (at_ns <= now + SLEEP_NS) {
+		idle_relax();
+		return;
+	}
+	/* At most 50 ms, so that a wish to stop is seen. */
+	at_ns = at_ns - now > 50000000 ? 50000000 : at_ns - now - SLEEP_NS / 2;
+	pause.tv_sec = 0;
+	pause.tv_nsec = (long)at_ns;
+	nanosleep(&pause, NULL);
+}
+
+static int told_to_stop(const struct xg_generate_opts *opts, uint64_t elapsed_ns)
+{
+	return (opts->stop && *opts->stop) ||
+	       (opts->stop_after_ns && elapsed_ns >= opts->stop_after_ns);
+}
+
+static int send_lap(struct xg_xsk *xsk, const struct lap *lap, const struct xg_generate_opts *opts,
+		    struct xg_generate_result *result)
+{
+	uint64_t start = now_ns(), put = 0, done = 0, kicks = xsk->kicks, put_bytes = 0, quiet = 0;
+	uint32_t at = 0;
+	int stopping = 0;
+
+	for (;;) {
+		uint64_t now = now_ns(), may = due(opts, now - start);
+		uint32_t n = BATCH, i, returned;
+
+		returned = completed(xsk);
+		done += returned;
+		if (opts->progress)
+			__atomic_store_n(opts->progress, done, __ATOMIC_RELAXED);
+		stopping |= told_to_stop(opts, now - start);
+		if (stopping || (opts->count && put == opts->count)) {
+			if (done == put)
+				break;
+			if (returned || !quiet)
+				quiet = now;
+			if (now - quiet > LAST_WAIT_NS)
+				break;
+			xsk_kick(xsk);
+			continue;
+		}
+		if (opts->count && opts->count - put < n)
+			n = (uint32_t)(opts->count - put);
+		if (may - put < n || may < put)
+			n = may > put ? (uint32_t)(may - put) : 0;
+		if (!n) {
+			/* Not yet: the put-th frame is due at put * interval. */
+			pause_until(start + (uint64_t)(((unsigned __int128)put *
+							opts->interval_ns_q16) >>
+						       16),
+				    now);
+			continue;
+		}
+		if (lap->n - (put - done) < n)
+			n = (uint32_t)(lap->n - (put - done));
+		if (ring_room(&xsk->tx, n) < n)
+			n = ring_room(&xsk->tx, n);
+		for (i = 0; i < n; i++) {
+			xg_debug_hand(xsk->umem, lap->addr[at], OWNER_HELD, OWNER_SENDING);
+			ring_put_desc(&xsk->tx, lap->addr[at], lap->length[at], 0);
+			put_bytes += lap->length[at];
+			at = at + 1 == lap->n ? 0 : at + 1;
+		}
+		if (n) {
+			ring_publish(&xsk->tx);
+			hand_over(xsk->umem, OWNER_HELD, OWNER_SENDING, n);
+			xsk->queue->sending += n;
+			put += n;
+			bump(&xsk->tx_packets, n);
+		}
+		xsk_kick(xsk);
+	}
+	bump(&xsk->tx_bytes, put_bytes);
+	result->frames = done;
+	result->bytes = put_bytes;
+	result->duration_ns = now_ns() - start;
+	result->kicks = xsk->kicks - kicks;
+	return done == put ? 0 : -ETIMEDOUT;
+}
+
+int xg_generate(struct xg_xsk *xsk, const uint8_t *bytes, const size_t *offsets,
+		const uint32_t *lengths, uint32_t n, const struct xg_generate_opts *opts,
+		struct xg_generate_result *out)
+{
+	struct lap lap = { .n = n };
+	int err;
+
+	if (!n || !xsk->tx.size)
+		return -EINVAL;
+	/* Whole rounds of the frames, enough of them to keep the TX ring full. */
+	while (lap.n < 2 * xsk->tx.size && lap.n + n <= n_free(xsk->umem))
+		lap.n += n;
+	lap.addr = calloc(lap.n, sizeof(*lap.addr));
+	lap.length = calloc(lap.n, sizeof(*lap.length));
+	err = -ENOMEM;
+	if (!lap.addr || !lap.length)
+		goto free_lap;
+	err = lay_frames(xsk->umem, bytes, offsets, lengths, n, &lap);
+	if (err)
+		goto free_lap;
+	err = send_lap(xsk, &lap, opts, out);
+	/* Chunks whose completion is missing stay the kernel's until the socket is closed. */
+	if (!err)
+		lift_frames(xsk->umem, &lap);
+	xg_debug_ledger(xsk->umem);
+
+free_lap:
+	free(lap.length);
+	free(lap.addr);
+	return err;
+}
