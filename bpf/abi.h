@@ -11,6 +11,7 @@
  *   struct xg_row      control -> program, one bit a rule, a row of the map `rows`
  *   struct xg_counter  program -> control, per CPU
  *   struct xg_event    program -> control, through the ring buffer, or as the answer of `explain`
+ *   struct xg_socket_stats   the process that serves AF_XDP targets -> whoever asks, a row a socket
  *
  * Rules of the house: fixed-width members only, ordered so that no padding arises, every byte written
  * before it crosses. A new row in a table below is a new enum member, a new name in Python, in the
@@ -27,10 +28,14 @@ enum xg_limits {
 	XG_RULE_SLOTS = 2048, /* counters: a whole new policy fits beside the old one */
 	XG_NO_RULE = 0xffff, /* "no rule decided" where a rule slot or index is asked for */
 	XG_MAX_PORTS = 64,
+	XG_MAX_TARGETS = 16, /* AF_XDP targets of one policy */
+	XG_NO_TARGET = 0xff, /* of a socket that only sends */
+	XG_MAX_QUEUES = 128, /* receive queues of a port that AF_XDP sockets can serve */
+	XG_XSK_SLOTS = 131072, /* XG_MAX_PORTS * XG_MAX_TARGETS * XG_MAX_QUEUES */
 	XG_VLAN_NONE = 0xffff,
 	XG_MAX_EXT_HEADERS = 8, /* IPv6 extension headers that are stepped over */
 	XG_SOURCE_SLOTS = 131072, /* sources that `[log] sources = "new"` remembers */
-	XG_MANIFEST_VERSION = 1, /* of what is pinned: a change of a pinned map raises it */
+	XG_MANIFEST_VERSION = 2, /* of what is pinned: a change of a pinned map raises it */
 	XG_EVENT_RING_BYTES =
 		8388608, /* about 100,000 events; a power of two, a multiple of the page */
 };
@@ -186,7 +191,8 @@ struct xg_config {
 	__u8 log_sources; /* enum xg_log_sources */
 	__u8 explain; /* write what was found to the map `explained` */
 	__u8 multi_buffer; /* a frame may go on behind data_end (kernel 5.18) */
-	__u8 zero[4];
+	__u8 af_xdp; /* some rule hands packets to an AF_XDP target */
+	__u8 zero[3];
 };
 
 /* A row: bit n of the 1,024 is rule n of the policy, in the order written. */
@@ -256,6 +262,45 @@ struct xg_event {
 	__u8 has; /* enum xg_has */
 	__u8 verdict; /* enum xg_verdict */
 	__u8 reason; /* enum xg_reason */
+	__u8 zero[2];
+};
+
+/*
+ * What one AF_XDP socket counts, as the process that has it publishes it. Counters are since the
+ * socket was opened, levels and sizes are descriptors.
+ */
+struct xg_socket_stats {
+	__u64 ts_ns; /* CLOCK_MONOTONIC of the sample */
+	__u64 rx_packets;
+	__u64 rx_bytes;
+	__u64 tx_packets; /* put into the TX ring */
+	__u64 tx_bytes;
+	__u64 dropped; /* received and recycled: what was not sent */
+	__u64 tx_full; /* to be sent from here, and recycled as the TX ring stayed full */
+	__u64 kicks; /* system calls made to send */
+	__u64 polls; /* times it slept */
+	__u64 rx_dropped; /* XDP_STATISTICS of the kernel, this one and the next five */
+	__u64 rx_invalid_descs;
+	__u64 tx_invalid_descs;
+	__u64 rx_ring_full;
+	__u64 rx_fill_ring_empty;
+	__u64 tx_ring_empty;
+	__u32 rx;
+	__u32 rx_size; /* 0: no such ring */
+	__u32 tx;
+	__u32 tx_size;
+	__u32 fill; /* of the queue, as the next three */
+	__u32 fill_size;
+	__u32 completion;
+	__u32 completion_size;
+	__u32 queue;
+	__u32 chunks_free; /* of the UMEM */
+	__u8 port; /* slot */
+	__u8 target; /* slot, XG_NO_TARGET: it only sends */
+	__u8 handler; /* enum xg_handle */
+	__u8 zero_copy;
+	__u8 multi_buffer;
+	__u8 alive; /* 0: its handler gave up, or its port is gone */
 	__u8 zero[2];
 };
 

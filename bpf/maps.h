@@ -6,7 +6,7 @@
  *   image   classes, rows, rules, tries, MAC tables: one set a policy, filled before the program that uses
  *           it is attached and never written again. A reload builds a new set beside the old one; the
  *           link then changes programs, so that a packet meets one set, whole.
- *   books   counters, log books, sources, the ring: pinned, handed from program to program.
+ *   books   counters, log books, sources, the ring, AF_XDP sockets: pinned, handed from program to program.
  * max_entries of an image map is a placeholder; control sets what the policy needs before load.
  */
 #ifndef XG_MAPS_H
@@ -33,6 +33,7 @@ const volatile union {
 	enum xg_has has;
 	enum xg_limits limits;
 	enum xg_classes classes;
+	enum xg_handle handle;
 } abi_enums = {};
 
 /* Set before load; frozen, so that the verifier takes each member for a constant. */
@@ -129,6 +130,17 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, XG_EVENT_RING_BYTES);
 } events SEC(".maps");
+
+/*
+ * AF_XDP sockets: (port slot * XG_MAX_TARGETS + target slot) * XG_MAX_QUEUES + queue. Of the books, so
+ * that a reload does not lose them; a socket that is closed leaves by itself.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, XG_XSK_SLOTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
 
 /* The answer to `explain`. Its value type also puts struct xg_event into the object's BTF. */
 struct {

@@ -24,6 +24,7 @@ int xdpgw(struct xdp_md *ctx)
 	else
 		judge(ctx, &pkt, &judged);
 
+	hand_over(ctx, &judged);
 	count(&pkt, &judged);
 	if (cfg.explain)
 		explain_packet(ctx, &pkt, &judged);

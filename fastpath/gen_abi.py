@@ -30,6 +30,7 @@ ENUMS = {
     "xg_kind": ("Kind", "IntEnum", "XG_KIND_"),
     "xg_frag": ("Frag", "IntEnum", "XG_FRAG_"),
     "xg_log_sources": ("LogSources", "IntEnum", "XG_SOURCES_"),
+    "xg_handle": ("Handler", "IntEnum", "XG_HANDLE_"),
     "xg_has": ("Has", "IntFlag", "XG_HAS_"),
 }
 STRUCTS = (
@@ -44,6 +45,7 @@ STRUCTS = (
     "prefix6",
     "mac",
     "event",
+    "socket_stats",
 )
 HEAD = '''"""Made from bpf/abi.h by fastpath/gen_abi.py: change the header, not this file."""
 
@@ -116,7 +118,9 @@ def enum_text(ffi: Any, name: str) -> str:
     lines, count = ["", "", f"class {python}({kind}):", f'    """enum {name}."""', ""], None
     for member, value in members(ffi, name):
         short = member.removeprefix(prefix)
-        if short == "COUNT":
+        if not member.startswith(prefix):  # XG_HANDLES: there is a row COUNT
+            continue
+        if short == "COUNT" and value:
             count = value
         else:
             lines.append(f"    {short} = {value}")

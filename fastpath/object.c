@@ -290,6 +290,17 @@ int xg_object_map_reuse(struct xg_object *object, const char *name, int fd)
 	return err;
 }
 
+int xg_object_prog_set_flags(struct xg_object *object, const char *name, uint32_t flags)
+{
+	struct bpf_program *prog = bpf_object__find_program_by_name(object->bpf, name);
+
+	if (!prog)
+		return -ENOENT;
+	if (object->loaded)
+		return -EBUSY;
+	return bpf_program__set_flags(prog, flags);
+}
+
 int xg_object_load(struct xg_object *object)
 {
 	int err;

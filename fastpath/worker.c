@@ -11,7 +11,11 @@
 
 #include "xsk_internal.h"
 
-enum { LAST_FLUSH_MS = 100 };
+enum {
+	LAST_FLUSH_MS = 100,
+	/* Of what a caller left in the XSKMAP there would be no end; no RX ring holds more. */
+	LAST_ROUNDS = 65536 / XG_WORKER_BURST,
+};
 
 struct seat {
 	struct xg_xsk *xsk;
@@ -178,7 +182,7 @@ static int tend(struct xg_worker *worker)
 	return unsent;
 }
 
-static int wait_for_frames(struct xg_worker *worker)
+static int wait_for_frames(struct xg_worker *worker, uint32_t *at)
 {
 	uint32_t rounds = idle_rounds(&worker->idle), i;
 	int found = 0, unsent;
@@ -197,18 +201,22 @@ static int wait_for_frames(struct xg_worker *worker)
 		bump(&worker->seats[i].xsk->polls, 1);
 	if (poll(worker->waits, worker->n + 1, unsent ? 1 : -1) < 0 && errno != EINTR)
 		return -errno;
-	for (i = 0; i < worker->n; i++)
-		/* The port is gone: it would wake us for ever. */
-		if (worker->waits[i].revents & (POLLERR | POLLHUP | POLLNVAL))
-			worker->waits[i].fd = -1;
+	for (i = 0; i < worker->n; i++) {
+		if (!(worker->waits[i].revents & (POLLERR | POLLHUP | POLLNVAL)))
+			continue;
+		worker->waits[i].fd = -1; /* it would wake us for ever */
+		worker->seats[i].gave_up = 1;
+		*at = i;
+		return -ENETDOWN;
+	}
 	return 0;
 }
 
 static void finish(struct xg_worker *worker)
 {
-	uint32_t at, i;
+	uint32_t rounds = LAST_ROUNDS, at, i;
 
-	while (any_filled(worker) && serve_round(worker, &at) > 0)
+	while (rounds-- && any_filled(worker) && serve_round(worker, &at) > 0)
 		;
 	tend(worker);
 	for (i = 0; i < worker->n; i++) {
@@ -231,7 +239,7 @@ int xg_worker_run(struct xg_worker *worker, uint32_t *at)
 		if (frames < 0)
 			return frames;
 		if (!frames) {
-			int err = wait_for_frames(worker);
+			int err = wait_for_frames(worker, at);
 
 			if (err)
 				return err;

@@ -85,6 +85,13 @@ XG_MUST_CHECK int xg_object_map_set_entries(struct xg_object *object, const char
 XG_MUST_CHECK int xg_object_map_reuse(struct xg_object *object, const char *map, int fd);
 
 /*
+ * Sets the program's BPF_F_* flags of linux/bpf.h before load. -ENOENT: no such program; -EBUSY: loaded
+ * already.
+ */
+XG_MUST_CHECK int xg_object_prog_set_flags(struct xg_object *object, const char *prog,
+					   uint32_t flags);
+
+/*
  * Creates the maps and has the verifier check the programs. Needs CAP_BPF, and CAP_NET_ADMIN for
  * XDP (before 5.8 CAP_SYS_ADMIN); before 5.11 libbpf raises RLIMIT_MEMLOCK. A failed load leaves
  * nothing in the kernel, and the object good only for its log. -EPERM, -EACCES or -EINVAL

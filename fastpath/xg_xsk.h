@@ -139,8 +139,8 @@ struct xg_xsk_counters {
 	uint64_t rx_bytes;
 	uint64_t tx_packets; /* put into the TX ring */
 	uint64_t tx_bytes;
-	uint64_t dropped; /* received and recycled: what the handler did not send */
-	uint64_t tx_full; /* to be sent, and recycled as the TX ring stayed full */
+	uint64_t dropped; /* received and recycled: what was not sent */
+	uint64_t tx_full; /* to be sent from here, and recycled as the TX ring stayed full */
 	uint64_t kicks; /* system calls made to send */
 	uint64_t polls; /* times it slept */
 };
@@ -318,8 +318,9 @@ XG_MUST_CHECK int xg_worker_add(struct xg_worker *worker, struct xg_xsk *xsk,
 /*
  * Runs on the calling thread until xg_worker_stop(): round by round one burst a socket, adaptive
  * spinning, then poll(). Then handles what is in the RX rings, sends what is in the TX rings (at most
- * 100 ms), and returns 0. -ECANCELED: a handler gave up (*at: which socket, in the order added);
- * nothing of its socket is handled from then on.
+ * 100 ms), and returns 0. -ECANCELED: a handler gave up; -ENETDOWN: the port of a socket is gone. Then
+ * *at says which socket, in the order added; nothing of it is handled any more, and the loop goes on
+ * for the others when it is called again.
  */
 XG_MUST_CHECK int xg_worker_run(struct xg_worker *worker, uint32_t *at);
 

@@ -184,9 +184,11 @@ def reload(file: Path | None) -> None:
     from xdpgw import gateway
     from xdpgw.render import applied_text
     from xdpgw.session import find_session
+    from xdpgw.targets import prepare
 
     instance, manifest = _in_force()
     policy, _ = _read(file or Path(manifest.policy_file))
+    prepare(policy)  # what cannot be served is no reason to change what is in force
     applied = gateway.apply(policy, instance, session=find_session())
     click.echo(applied_text(applied))
 
@@ -253,6 +255,27 @@ def rules(file: Path | None, counters: bool, as_json: bool) -> None:
     for rule in listed:
         count = f"  # {rule['packets']} packets, {rule['bytes']} bytes" if counters else ""
         click.echo(f"{rule['text']:<{width}}{count}" if counters else rule["text"])
+
+
+@cli.command()
+@as_json_option
+def targets(as_json: bool) -> None:
+    """Show the sockets of the AF_XDP targets: mode, rates, rings, and what was lost where.
+
+    Rates are of the last fifth of a second.
+
+    \b
+    Example:
+      xdpgw targets --json | jq '.sockets[].counters.rx_packets'
+    """
+    from xdpgw.render import print_targets
+    from xdpgw.target_stats import targets_of
+
+    state = targets_of(*_in_force())
+    if as_json:
+        print_json(state)
+    else:
+        print_targets(state)
 
 
 @cli.command()

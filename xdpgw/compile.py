@@ -36,31 +36,48 @@ _PER_NS = {"/s": NS, "/m": 60 * NS}
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Which counter slot a rule has and which slot a port has.
+    """Which counter slot a rule has, and which slots ports and AF_XDP targets have.
 
     Slots outlive a reload: a rule that keeps its name keeps its counters, a port its place in the
-    books.
+    books, a target its sockets.
     """
 
     rules: Mapping[str, int] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
+    targets: Mapping[str, int] = field(default_factory=dict)
 
-    def renewed(self, rule_names: Iterable[str], port_names: Iterable[str]) -> Names:
+    def renewed(
+        self,
+        rule_names: Iterable[str],
+        port_names: Iterable[str],
+        target_names: Iterable[str] = (),
+    ) -> Names:
         """The slots of a new policy: old names keep theirs, new ones get free ones, in order.
 
         A slot that the old policy uses is not given away, even where its name is gone: until the
         swap, packets are still counted there.
         """
         return Names(
-            _assign(self.rules, rule_names, abi.RULE_SLOTS),
-            _assign(self.ports, port_names, abi.MAX_PORTS),
+            _assign("rules", self.rules, rule_names, abi.RULE_SLOTS),
+            _assign("ports", self.ports, port_names, abi.MAX_PORTS),
+            _assign("AF_XDP targets", self.targets, target_names, abi.MAX_TARGETS),
         )
 
 
-def _assign(old: Mapping[str, int], names: Iterable[str], room: int) -> dict[str, int]:
+def _assign(what: str, old: Mapping[str, int], names: Iterable[str], room: int) -> dict[str, int]:
     taken = set(old.values())
-    free = (slot for slot in range(room) if slot not in taken)
-    return {name: old[name] if name in old else next(free) for name in names}
+    free = [slot for slot in range(room) if slot not in taken]
+    wanted = list(names)
+    new = [name for name in wanted if name not in old]
+    if len(new) > len(free):
+        raise UnsupportedError(
+            f"there is no room for {len(new)} new {what} beside the {len(taken)} in force: "
+            f"{room} names of both together at most",
+            "change them in two steps, or xdpgw detach and start anew",
+            feature=what,
+        )
+    slots = dict(zip(new, free, strict=False))
+    return {name: old[name] if name in old else slots[name] for name in wanted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +158,7 @@ class Image:
         cfg.log_sources = abi.LogSources[log.sources.upper()]
         cfg.explain = explain
         cfg.multi_buffer = multi_buffer
+        cfg.af_xdp = any(rule.action.kind == "af_xdp" for rule in self.ruleset.rules)
         return bytes(ffi.buffer(cfg))
 
     @property
@@ -187,7 +205,9 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
     """
     _refuse_unjudgeable(ruleset)
     if names is None:
-        names = Names().renewed((x.name for x in ruleset.rules), ruleset.config.ports)
+        names = Names().renewed(
+            (x.name for x in ruleset.rules), ruleset.config.ports, ruleset.config.af_xdp
+        )
     build = _Builder(ruleset.rules)
     for dim, accept in PAINTED.items():
         build.paint(dim, accept)
@@ -239,6 +259,7 @@ def _rule_bytes(rules: Sequence[r.ResolvedRule], names: Names) -> bytes:
         row.action = abi.Action[rule.action.kind.upper()]
         if rule.action.otherwise is not None:
             row.otherwise = abi.Verdict[rule.action.otherwise.upper()]
+            row.target = names.targets[str(rule.action.target)]
         row.sample = rule.sample or 0
         if rule.log is not None:
             row.log = 1

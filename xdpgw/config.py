@@ -14,6 +14,7 @@ from xdpgw.sets import NamedSet
 __all__ = [
     "Config",
     "Diagnostic",
+    "FastpathSettings",
     "GatewaySettings",
     "LogSettings",
     "NamedSet",
@@ -50,12 +51,47 @@ class Target:
     """[af_xdp.NAME]: what takes the frames.
 
     Args:
-        handler: count, reflect, forward:PORT, capture:FILE or python:MODULE:FUNCTION, as typed;
-            FILE is relative to the policy file.
+        handler: count, reflect, forward:PORT, capture:FILE or python:MODULE:FUNCTION, as typed.
+        path: FILE of capture; the directory of the policy file is already before it.
+        snaplen: of capture: bytes of a frame that are kept.
+        max_bytes: of capture: a file that would be larger is rotated; None for never.
+        keep: of capture: old files.
     """
 
     name: str
     handler: str
+    path: Path | None = None
+    snaplen: int = 262_144
+    max_bytes: int | None = None
+    keep: int = 5
+
+    @property
+    def kind(self) -> str:
+        """The handler without its argument."""
+        return self.handler.partition(":")[0]
+
+    @property
+    def argument(self) -> str:
+        """What stands behind the handler's first colon; "" where there is none."""
+        return self.handler.partition(":")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class FastpathSettings:
+    """[fastpath]: the sockets and threads of all AF_XDP targets.
+
+    Args:
+        ring: descriptors of an RX or TX ring, a power of two.
+        busy_poll_us: how long the kernel polls the driver for a sleeping socket; 0 for off.
+        busy_budget: packets of one such poll.
+        cpus: worker n runs on the n-th of them, round and round; () for wherever it likes.
+    """
+
+    mode: Literal["auto", "zerocopy", "copy"] = "auto"
+    ring: int = 2048
+    busy_poll_us: int = 0
+    busy_budget: int = 64
+    cpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +153,7 @@ class Config:
     af_xdp: Mapping[str, Target] = field(default_factory=dict)
     log: LogSettings = LogSettings()
     gateway: GatewaySettings = GatewaySettings()
+    fastpath: FastpathSettings = FastpathSettings()
     warnings: tuple[Diagnostic, ...] = ()
     text: str = ""
 

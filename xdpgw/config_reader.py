@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from xdpgw.config import (
     Config,
+    FastpathSettings,
     GatewaySettings,
     LogSettings,
     PolicySettings,
@@ -48,7 +49,14 @@ MAX_PORTS = 64
 MAX_QUEUE = 4095
 """Highest queue number that is taken for one; no driver has as many."""
 
-_TABLES = ("policy", "sets", "ports", "af_xdp", "log", "gateway")
+MAX_TARGETS = 16
+"""AF_XDP targets of one policy: XG_MAX_TARGETS of bpf/abi.h."""
+
+MAX_CPU = 8191
+"""Highest CPU number that is taken for one: NR_CPUS of the largest kernels, less one."""
+
+_TABLES = ("policy", "sets", "ports", "af_xdp", "log", "gateway", "fastpath")
+_CAPTURE_KEYS = ("snaplen", "max_bytes", "keep")
 _TOML_HINTS = {
     "Invalid value": "put text in quotes",
     "Cannot overwrite a value": "write each key once",
@@ -119,7 +127,8 @@ class _Reader(Tables):
         names = Names(sets, self.data.get("ports", {}), self.data.get("af_xdp", {}))
         rules, warnings = self.rules(names)
         log, gateway = self.log(), self.gateway()
-        return Config(path, policy, rules, sets, ports, targets, log, gateway, warnings, text)
+        fast = self.fastpath()
+        return Config(path, policy, rules, sets, ports, targets, log, gateway, fast, warnings, text)
 
     def policy(self) -> PolicySettings:
         self.table(("policy",), ("default", "malformed", "fragments", "guard", "rules"))
@@ -252,10 +261,12 @@ class _Reader(Tables):
         return tuple(queues)
 
     def targets(self, ports: dict[str, PortSettings]) -> dict[str, Target]:
-        targets = {}
+        targets: dict[str, Target] = {}
         for name in self.names(("af_xdp",), "target"):
             path = ("af_xdp", name)
-            table = self.table(path, ("handler",))
+            if len(targets) == MAX_TARGETS:
+                self.say(self.at.key(path), f"more than {MAX_TARGETS} targets", "take some out")
+            table = self.table(path, ("handler", *_CAPTURE_KEYS))
             if not isinstance(self.data["af_xdp"][name], dict):
                 continue
             if "handler" not in table:
@@ -263,8 +274,55 @@ class _Reader(Tables):
                 continue
             handler = self.string((*path, "handler"), "count", _HANDLERS)
             self.reading((*path, "handler"), partial(_check_handler, handler, ports), None)
-            targets[name] = Target(name, handler)
+            targets[name] = self.target(path, Target(name, handler))
         return targets
+
+    def target(self, path: tuple[str, ...], target: Target) -> Target:
+        """A target with its options, which only the handler capture has."""
+        table = self.table(path)
+        if target.kind != "capture":
+            for key in _CAPTURE_KEYS:
+                if key in table:
+                    message = f"{key} goes with the handler capture, and this is {target.kind}"
+                    self.say(self.at.key((*path, key)), message, "take it out")
+            return target
+        size = table.get("max_bytes")
+        return Target(
+            target.name,
+            target.handler,
+            self.base / target.argument,
+            self.integer((*path, "snaplen"), table.get("snaplen", target.snaplen), 64, 262_144),
+            None if size is None else self.max_bytes((*path, "max_bytes"), size),
+            self.integer((*path, "keep"), table.get("keep", target.keep), 0, 1000),
+        )
+
+    def fastpath(self) -> FastpathSettings:
+        keys = ("mode", "ring", "busy_poll", "busy_budget", "cpus")
+        table = self.table(("fastpath",), keys)
+        ring = self.integer(("fastpath", "ring"), table.get("ring", 2048), 64, 32_768)
+        if ring & (ring - 1):
+            near = 1 << ring.bit_length()
+            hint = f"write {near // 2} or {near}"
+            self.say_value(("fastpath", "ring"), f"ring {ring} is not a power of two", hint)
+        poll = self.string(("fastpath", "busy_poll"), "off", 'a time: "20us", or "off"')
+        return FastpathSettings(
+            self.choice(("fastpath", "mode"), ("auto", "zerocopy", "copy"), "auto"),
+            ring,
+            self.reading(
+                ("fastpath", "busy_poll"),
+                lambda: 0 if poll == "off" else duration_ns(poll, "10us", "10ms", "busy_poll"),
+                0,
+            )
+            // 1000,
+            self.integer(("fastpath", "busy_budget"), table.get("busy_budget", 64), 1, 65_535),
+            self.cpus(("fastpath", "cpus"), table.get("cpus", [])),
+        )
+
+    def cpus(self, path: tuple[str, ...], value: object) -> tuple[int, ...]:
+        if not isinstance(value, list):
+            self.say_type(path, value, "a list of CPU numbers: [2, 3]")
+            return ()
+        return tuple(self.integer((*path, i), x, 0, MAX_CPU) for i, x in enumerate(value))
 
     def log(self) -> LogSettings:
         table = self.table(("log",), ("sources", "window", "rate", "sinks"))

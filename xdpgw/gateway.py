@@ -27,6 +27,7 @@ from xdpgw._abi import Dim
 from xdpgw.compile import Image, Names, Session, compile_rules
 from xdpgw.config import Config, PortSettings
 from xdpgw.errors import UnsupportedError, XdpgwError
+from xdpgw.facts import mtu_of, receive_queues, single_buffer_mtu
 from xdpgw.kernel import Link, Map, Program
 from xdpgw.pins import BOOKS, Attached, Instance, Manifest
 
@@ -105,13 +106,20 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
     ruleset = rules.resolve(config)
     require_supported(ruleset)
     ifindexes = _ifindexes(config)
+    _require_queues(config)
     with instance.changing(), ExitStack() as held:
         before = instance.manifest()
         books = held.enter_context(instance.books())
-        names = _names(before).renewed((x.name for x in ruleset.rules), config.ports)
+        names = _names(before).renewed((x.name for x in ruleset.rules), config.ports, config.af_xdp)
         image = compile_rules(ruleset, names)
         loaded = held.enter_context(
-            loader.load(image, list(config.ports), books=books, session=session)
+            loader.load(
+                image,
+                list(config.ports),
+                books=books,
+                session=session,
+                jumbo={port for port in config.ports if mtu_of(port) > single_buffer_mtu()},
+            )
         )
         if books:
             _clear(books, _names(before), names)
@@ -164,8 +172,23 @@ def _ifindexes(config: Config) -> dict[str, int]:
     return found
 
 
+def _require_queues(config: Config) -> None:
+    for port in config.ports.values():
+        there = receive_queues(port.name)
+        if port.queues == "all" or there is None:
+            continue
+        missing = [queue for queue in port.queues if queue >= there]
+        if missing:
+            raise XdpgwError(
+                f"port {port.name} has no queue {', '.join(map(str, missing))}",
+                f"it has {there}, which count from 0: correct queues in [ports.{port.name}]",
+            )
+
+
 def _names(manifest: Manifest | None) -> Names:
-    return Names() if manifest is None else Names(manifest.rule_slots, manifest.port_slots)
+    if manifest is None:
+        return Names()
+    return Names(manifest.rule_slots, manifest.port_slots, manifest.target_slots)
 
 
 def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
@@ -178,6 +201,7 @@ def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
         loaded_at_ns=time.time_ns(),
         rule_slots=dict(names.rules),
         port_slots=dict(names.ports),
+        target_slots=dict(names.targets),
         ports=dict(ports),
         on_exit=config.gateway.on_exit,
         log_sources=config.log.sources,

@@ -76,6 +76,7 @@ class BpfObject:
         symbol: str = "cfg",
         entries: Mapping[str, int] | None = None,
         reuse: Mapping[str, Map] | None = None,
+        prog_flags: Mapping[str, int] | None = None,
     ) -> None:
         """Create the maps and have the kernel verify the programs; loads once.
 
@@ -84,6 +85,7 @@ class BpfObject:
             symbol: a `const volatile` global of the object.
             entries: max_entries of maps, by name.
             reuse: maps to take instead of new ones, by name.
+            prog_flags: BPF_F_* of linux/bpf.h for programs, by name.
 
         Raises:
             VerifierError: with the verifier's log.
@@ -98,6 +100,9 @@ class BpfObject:
             self._named(lib.xg_object_map_set_entries(handle, name.encode(), count), "map", name)
         for name, kept in (reuse or {}).items():
             self._reuse(name, kept)
+        for name, flags in (prog_flags or {}).items():
+            err = lib.xg_object_prog_set_flags(handle, name.encode(), flags)
+            self._named(err, "program", name)
         err = lib.xg_object_load(handle)
         if err < 0:
             self._refuse_load(-err)

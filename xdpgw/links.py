@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
-import struct
 from dataclasses import dataclass
 from typing import NoReturn
 
 from xdpgw._native import ffi, lib
 from xdpgw.errors import BusyError, KernelError
+from xdpgw.facts import mtu_of, single_buffer_mtu
 from xdpgw.handles import Handle, checked, fail
 from xdpgw.holder import holder_of
 from xdpgw.progs import Program
@@ -19,7 +18,6 @@ from xdpgw.progs import Program
 __all__ = ["Link", "LinkInfo"]
 
 _MODE_FLAGS = {"native": 1 << 2, "generic": 1 << 1}  # XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE
-_SIOCGIFMTU = 0x8921
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,7 @@ def _refuse_attach(code: int, ifindex: int, mode: str) -> NoReturn:
             code,
         )
     if mode == "native" and code in (errno.ERANGE, errno.EMSGSIZE, errno.EINVAL):
-        mtu, limit = _mtu(port), _mtu_limit()
+        mtu, limit = mtu_of(port), single_buffer_mtu()
         if code == errno.ERANGE or mtu > limit:
             raise KernelError(
                 f"port {port} or its peer has an MTU (here {mtu}) over what native XDP takes: "
@@ -167,16 +165,3 @@ def _refuse_attach(code: int, ifindex: int, mode: str) -> NoReturn:
     raise KernelError(
         f"attaching a program to port {port} in {mode} mode failed: {os.strerror(code)}", None, code
     )
-
-
-def _mtu(port: str) -> int:
-    """By ioctl, as /sys may show another network namespace."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        answer = fcntl.ioctl(probe, _SIOCGIFMTU, struct.pack("16sI12x", port.encode(), 0))
-    mtu: int = struct.unpack("16sI12x", answer)[1]
-    return mtu
-
-
-def _mtu_limit() -> int:
-    """A page less XDP's headroom, the kernel's struct skb_shared_info and the Ethernet header."""
-    return os.sysconf("SC_PAGESIZE") - 256 - 320 - 14

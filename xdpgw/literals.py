@@ -32,8 +32,8 @@ NAME_RULE = "begin with a letter, then letters, digits, _ - . up to 32 in all"
 _NUMBER = re.compile(r"-?[0-9]{1,20}")
 _RATE = re.compile(r"(-?[0-9]+)(/s|/m|Mbit/s|Gbit/s)")
 _RATE_MAX = {"/s": 10**9, "/m": 6 * 10**10, "Mbit/s": 10**6, "Gbit/s": 10**3}
-_TIME = re.compile(r"([0-9]{1,15})(ms|s|m|h|d)")
-_NS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
+_TIME = re.compile(r"([0-9]{1,15})(us|ms|s|m|h|d)")
+_NS = {"us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -123,10 +123,12 @@ def rate(word: str, *, counts: bool = False) -> Rate:
 
 
 def duration_ns(word: str, lo: str, hi: str, what: str) -> int:
-    """A time such as 500ms, 60s, 10m, 1h or 1d, in nanoseconds, from lo to hi."""
+    """A time such as 20us, 500ms, 60s, 10m, 1h or 1d, in nanoseconds, from lo to hi."""
     value = _nanoseconds(word)
     if value is None:
-        raise Wrong(f'{what} "{word}" is not a time', "write a number and ms, s, m, h or d: 60s")
+        short = hi.endswith("ms")
+        write = f"us or ms: {hi}" if short else "ms, s, m, h or d: 60s"
+        raise Wrong(f'{what} "{word}" is not a time', f"write a number and {write}")
     if not (_nanoseconds(lo) or 0) <= value <= (_nanoseconds(hi) or 0):
         raise Wrong(f"{what} {word} is out of range", f"write {lo} to {hi}")
     return value

@@ -5,8 +5,10 @@ Loading attaches nothing. Whatever fails here leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import errno
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,8 @@ from xdpgw import _abi as abi
 from xdpgw import btf
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Session
-from xdpgw.errors import XdpgwError
+from xdpgw.errors import KernelError, UnsupportedError, XdpgwError
+from xdpgw.facts import single_buffer_mtu
 from xdpgw.kernel import BpfObject, Map, Program
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["DATAPATH", "Loaded", "artifact", "load"]
 
 DATAPATH = "xdpgw.bpf.o"
+XDP_HAS_FRAGS = 1 << 5
+"""BPF_F_XDP_HAS_FRAGS of linux/bpf.h: the program takes frames of several buffers."""
 
 _KEYED = {
     dim.text: dim for dim in (Dim.SRC4, Dim.DST4, Dim.SRC6, Dim.DST6, Dim.MAC_SRC, Dim.MAC_DST)
@@ -97,6 +102,7 @@ def load(
     session: Session | None = None,
     explain: bool = False,
     multi_buffer: bool = False,
+    jumbo: Collection[str] = (),
 ) -> Loaded:
     """Load the datapath for some ports.
 
@@ -107,8 +113,10 @@ def load(
         session: the SSH session that the guard lets through.
         explain: programs that write their findings to the map `explained` and log nothing.
         multi_buffer: programs that take a frame's length over all of its buffers (kernel 5.18).
+        jumbo: ports whose frames may lie in several buffers: their programs say so to the driver.
 
     Raises:
+        UnsupportedError: a kernel before 5.18, and a port of `jumbo`.
         PrivilegeError, VerifierError, KernelError: as the kernel says.
     """
     elf = artifact(DATAPATH)
@@ -123,18 +131,40 @@ def load(
     with ExitStack() as undo:
         for port in ports:
             obj = undo.enter_context(BpfObject(elf, name="xdpgw"))
-            obj.load(
-                rodata=image.config(
-                    port, session=session, explain=explain, multi_buffer=multi_buffer
-                ),
-                entries={name: n for name, n in entries.items() if name not in shared},
-                reuse=shared,
+            frags = port is not None and port in jumbo
+            rodata = image.config(
+                port, session=session, explain=explain, multi_buffer=multi_buffer or frags
             )
+            with _told_of_frags(port if frags else None):
+                obj.load(
+                    rodata=rodata,
+                    entries={name: n for name, n in entries.items() if name not in shared},
+                    reuse=shared,
+                    prog_flags={"xdpgw": XDP_HAS_FRAGS} if frags else None,
+                )
             if not programs:
                 _fill(image, obj)
                 shared = {name: obj.map(name) for name in obj.map_names()}
             programs[port] = obj.program("xdpgw")
         return Loaded(image, programs, shared, undo.pop_all())
+
+
+@contextmanager
+def _told_of_frags(port: str | None) -> Iterator[None]:
+    """A kernel that does not know the flag says EINVAL, and nothing more."""
+    try:
+        yield
+    except KernelError as error:
+        if port is None or error.errno != errno.EINVAL:
+            raise
+        raise UnsupportedError(
+            f"port {port} has an MTU over {single_buffer_mtu()}, and this kernel "
+            f"({os.uname().release}) does not take a program for frames of several buffers",
+            f"it takes kernel 5.18; or: ip link set dev {port} mtu 1500",
+            error.errno,
+            feature="multi-buffer XDP",
+            kernel=os.uname().release,
+        ) from error
 
 
 def _pairs(image: Image, dim: Dim) -> Sequence[tuple[bytes, int]]:

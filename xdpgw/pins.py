@@ -4,10 +4,11 @@ them.
 One gateway per network namespace, in a folder named after it:
 
     /sys/fs/bpf/xdpgw/net-4026531840/
-        counters rule_counters log_counters log_buckets sources events    the books
+        counters rule_counters log_counters log_buckets sources events xsks    the books
         link-eth0 ...          the attachments, one a port
         manifest               the policy in force, and the slots
         manifest-next          only while a swap is under way
+        sockets                what the sockets of AF_XDP targets count, while some are served
         run/                   locked by the process in charge
 
 All state lives in the kernel, next to what it describes, so that none can be stale: a reboot that
@@ -33,7 +34,7 @@ from xdpgw.kernel import Link, Map, ensure_bpffs, netns_inode
 
 __all__ = ["BOOKS", "Attached", "Instance", "Manifest", "notes"]
 
-BOOKS = ("counters", "rule_counters", "log_counters", "log_buckets", "sources", "events")
+BOOKS = ("counters", "rule_counters", "log_counters", "log_buckets", "sources", "events", "xsks")
 """The maps that a new program takes over from the old one."""
 
 
@@ -59,6 +60,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """CLOCK_REALTIME."""
     rule_slots: dict[str, int]
     port_slots: dict[str, int]
+    target_slots: dict[str, int]
     ports: dict[str, Attached]
     on_exit: str
     log_sources: str
@@ -145,6 +147,24 @@ class Instance:
         for name in BOOKS:
             if not (self.path / name).exists():
                 maps[name].pin(self.path / name)
+
+    # The sockets of AF_XDP targets
+
+    def pin_sockets(self, table: Map) -> None:
+        """Publish the map of struct xg_socket_stats, in the place of an earlier one."""
+        fresh = self.path / "sockets-next"
+        fresh.unlink(missing_ok=True)
+        table.pin(fresh)
+        os.rename(fresh, self.path / "sockets")
+
+    def unpin_sockets(self) -> None:
+        """No socket serves a target any more."""
+        (self.path / "sockets").unlink(missing_ok=True)
+
+    def sockets(self) -> Map | None:
+        """The map of struct xg_socket_stats, the caller's to close; None where none was served."""
+        path = self.path / "sockets"
+        return Map.from_pin(path) if path.exists() else None
 
     # The attachments
 

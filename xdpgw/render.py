@@ -11,7 +11,7 @@ from xdpgw.words import flags_text, protocol_text
 if TYPE_CHECKING:
     from xdpgw.gateway import Applied
 
-__all__ = ["applied_text", "explanation_line", "flow_text", "print_status"]
+__all__ = ["applied_text", "explanation_line", "flow_text", "print_status", "print_targets"]
 
 
 def flow_text(key: Mapping[str, Any]) -> str:
@@ -109,3 +109,67 @@ def print_status(state: Mapping[str, Any]) -> None:
         f"+ lost {log['lost']} + over the rate {log['limited']}",
         soft_wrap=True,
     )
+
+
+def print_targets(state: Mapping[str, Any]) -> None:
+    """Print what `xdpgw targets --json` holds, as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if state["sockets"]:
+        table = Table("target", "handler", "port", "queue", "mode", box=None, pad_edge=False)
+        for heading in ("rx/s", "tx/s", "received", "sent", "dropped", "fill", "rx", "tx"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for at in state["sockets"]:
+            rates, counters = at["rates"] or {}, at["counters"]
+            table.add_row(
+                at["target"] or "",
+                ("sends only" if at["handler"] is None else at["handler"])
+                + ("" if at["alive"] else " (gave up)"),
+                at["port"],
+                f"{at['queue']}",
+                at["mode"] + (", multi-buffer" if at["multi_buffer"] else ""),
+                _rate(rates.get("rx_packets")),
+                _rate(rates.get("tx_packets")),
+                f"{counters['rx_packets']}",
+                f"{counters['tx_packets']}",
+                f"{counters['dropped']}",
+                *(_level(at["rings"][name]) for name in ("fill", "rx", "tx")),
+            )
+        console.print(table, soft_wrap=True)
+    for at in state["sockets"]:
+        lost = {name: n for name, n in at["statistics"].items() if n and name in _LOSSES}
+        if at["counters"]["tx_full"]:
+            lost["tx_full"] = at["counters"]["tx_full"]
+        if lost:
+            console.print(
+                f"{at['target'] or 'sending'} on {at['port']} queue {at['queue']}: "
+                + ", ".join(f"{n} {_LOSSES[name]}" for name, n in lost.items()),
+                soft_wrap=True,
+            )
+    for name in state["unserved"]:
+        why = "" if state["in_charge"] else ": no process is in charge of the filter"
+        console.print(
+            f"{name}: no socket, its packets get the verdict after else{why}", soft_wrap=True
+        )
+    if not state["sockets"] and not state["unserved"]:
+        console.print("the policy in force has no AF_XDP target")
+
+
+_LOSSES = {
+    "rx_dropped": "dropped by the kernel, such as longer than a chunk",
+    "rx_ring_full": "lost as the RX ring was full: the handler is too slow",
+    "rx_fill_ring_empty": "times the kernel found no chunk to receive into",
+    "rx_invalid_descs": "invalid descriptors to receive into",
+    "tx_invalid_descs": "invalid descriptors to send",
+    "tx_full": "not sent as the TX ring was full",
+}
+
+
+def _rate(per_second: float | None) -> str:
+    return "" if per_second is None else f"{per_second:.0f}"
+
+
+def _level(ring: Mapping[str, int]) -> str:
+    return f"{ring['level']}/{ring['size']}" if ring["size"] else ""

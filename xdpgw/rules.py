@@ -109,12 +109,10 @@ _NOT_YET: dict[str, str] = {
     "action reject": "write drop",
     "action forward": "write pass: the host routes it",
     "action redirect": "write pass: the host routes it",
-    "action af_xdp": "write pass or drop",
     "action limit": "take the rule out",
     "established": "take it out, or match flags ack",
     "fragments = follow": 'write "rules" or "drop"',
     "coexist = true": "take it out",
-    "a list of queues": 'write "all": the filter sees every queue',
 }
 
 
@@ -138,9 +136,6 @@ def _not_yet(config: Config) -> Iterator[Diagnostic]:
         asked.append(("fragments = follow", *_setting(config, "policy", "fragments")))
     if config.gateway.coexist:
         asked.append(("coexist = true", *_setting(config, "gateway", "coexist")))
-    for port in config.ports.values():
-        if port.queues != "all":
-            asked.append(("a list of queues", *_setting(config, "ports", port.name, "queues")))
     for rule in config.rules:
         asked.append((f"action {rule.action.kind}", rule.line, rule.column))
         for match in rule.matches:

@@ -20,6 +20,7 @@ from xdpgw.events import EventReader, Names, Pump
 from xdpgw.pins import Instance, Manifest, notes
 from xdpgw.render import applied_text
 from xdpgw.session import find_session
+from xdpgw.targets import Targets, prepare
 
 __all__ = ["rules_of_file", "rules_of_filter", "serve", "status_of"]
 
@@ -71,19 +72,41 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
     """
     instance = instance or Instance()
     session = find_session()
+    prepared, existed = prepare(policy), instance.exists
     with (
         Signals().caught() as signals,
         gateway.take_charge(policy, instance, session=session) as applied,
+        Targets(instance, note) as targets,
     ):
+        try:
+            targets.serve(policy, applied.manifest, prepared)
+        except BaseException:
+            if not existed:  # a start is whole or not at all
+                gateway.detach(instance)
+            raise
         note(applied_text(applied))
         while not signals.stop:
-            changed = _pump(policy, instance, signals, note)
+            changed = _pump(policy, instance, signals, note, targets)
             if not changed:
                 return
             policy = changed
+            _serve_targets(policy, instance, targets, note)
 
 
-def _pump(policy: Config, instance: Instance, signals: Signals, note: Note) -> Config | None:
+def _serve_targets(policy: Config, instance: Instance, targets: Targets, note: Note) -> None:
+    """Take up a policy that is in force already: what cannot be served gets `else`."""
+    manifest = instance.manifest()
+    if manifest is None:
+        return
+    try:
+        targets.serve(policy, manifest, prepare(policy))
+    except XdpgwError as error:
+        note(f"{error}\nuntil the next reload, packets for a target get the verdict after else")
+
+
+def _pump(
+    policy: Config, instance: Instance, signals: Signals, note: Note, targets: Targets
+) -> Config | None:
     """Move events to the policy's sinks. Returns the next policy, None when it is time to stop."""
     generation, manifest = instance.generation, instance.manifest()
     if manifest is None:
@@ -96,7 +119,10 @@ def _pump(policy: Config, instance: Instance, signals: Signals, note: Note) -> C
         reader = stack.enter_context(EventReader(books["events"]))
         while True:
             pump.feed(reader, names, timeout_ms=WAIT_MS)
+            targets.publish()
             if signals.stop:
+                # Sockets go before the program: some drivers take the other order badly.
+                targets.close()
                 if manifest.on_exit == "detach":
                     gateway.detach(instance)
                 _drain(pump, reader, names)
@@ -106,6 +132,7 @@ def _pump(policy: Config, instance: Instance, signals: Signals, note: Note) -> C
                 generation, current = instance.generation, instance.manifest()
                 if current is None:
                     note("the filter was detached by another process")
+                    targets.close()
                     _drain(pump, reader, names)
                     return None
                 if current != manifest:
@@ -150,6 +177,7 @@ def _tell_log(log: stats.LogStats, note: Note) -> None:
 def _reload(policy: Config, instance: Instance, note: Note) -> Config | None:
     try:
         renewed = configs.read(policy.path)
+        prepare(renewed)  # what cannot be served is no reason to change what is in force
         note(applied_text(gateway.apply(renewed, instance, session=find_session())))
     except XdpgwError as error:
         note(f"{error}\nthe policy in force stays in force")

@@ -125,4 +125,5 @@ class Tables:
         if not is_int(value):
             self.say_type(path, value, f"a number, {lo} to {hi}")
             return lo
-        return self.reading(path, lambda: number(str(value), lo, hi, str(path[-1])), lo)
+        what = next(str(x) for x in reversed(path) if isinstance(x, str))
+        return self.reading(path, lambda: number(str(value), lo, hi, what), lo)

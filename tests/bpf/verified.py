@@ -131,7 +131,13 @@ VARIANTS: dict[str, Variant] = {
     "guard": Variant(_policy("", default="drop", sources="off"), session=_SESSION),
     "full": Variant(_policy(_ALL, default="pass", sources="off")),
     "everything": Variant(
-        _policy(_LOGGED, default="drop", sources="new", fragments="drop"),
+        _policy(
+            _LOGGED.replace(" tx ", " af_xdp some else pass ", 1),
+            default="drop",
+            sources="new",
+            fragments="drop",
+        )
+        + '[af_xdp.some]\nhandler = "count"\n',
         multi_buffer=MULTI_BUFFER,
         session=_SESSION,
     ),
