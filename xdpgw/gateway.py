@@ -118,7 +118,7 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
                 list(config.ports),
                 books=books,
                 session=session,
-                jumbo={port for port in config.ports if mtu_of(port) > single_buffer_mtu()},
+                jumbo=_jumbo(config),
             )
         )
         if books:
@@ -172,7 +172,21 @@ def _ifindexes(config: Config) -> dict[str, int]:
     return found
 
 
+def _jumbo(config: Config) -> set[str]:
+    """Ports whose driver may lay a frame over several buffers.
+
+    Generic mode makes one buffer of a frame for a program that does not ask for several.
+    """
+    limit = single_buffer_mtu()
+    return {
+        port.name
+        for port in config.ports.values()
+        if port.mode != "generic" and mtu_of(port.name) > limit
+    }
+
+
 def _require_queues(config: Config) -> None:
+    """Refuse a list of queues with one that the port does not have."""
     for port in config.ports.values():
         there = receive_queues(port.name)
         if port.queues == "all" or there is None:

@@ -18,6 +18,8 @@ from xdpgw.progs import Program
 __all__ = ["Link", "LinkInfo"]
 
 _MODE_FLAGS = {"native": 1 << 2, "generic": 1 << 1}  # XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE
+_NOT_FOR_THIS_PORT = (errno.ERANGE, errno.EMSGSIZE, errno.EOPNOTSUPP, errno.ENOSPC)
+"""What drivers say of a program that the port takes with another MTU, or other queues, only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Link(Handle):
             expected: the one that must be there now; None for any.
 
         Raises:
-            KernelError: ENOLINK: the port is gone; EPERM: another program than `expected` is there.
+            KernelError: ENOLINK: the port is gone; ERANGE and the like: not with its MTU or queues.
+            BusyError: another program than `expected` is there.
         """
         old = -1 if expected is None else expected.fileno()
         err = lib.xg_link_update(self.fileno(), program.fileno(), old)
@@ -110,6 +113,13 @@ class Link(Handle):
                 "another process changed it meanwhile; try again",
                 errno.EPERM,
                 holder=f"program {self.info().prog_id}",
+            )
+        if -err in _NOT_FOR_THIS_PORT:
+            raise KernelError(
+                "the driver does not take the new program in the place of the old one: "
+                f"{os.strerror(-err)}",
+                "after a change of the port's MTU or queues: xdpgw detach, then start anew",
+                -err,
             )
         checked(err, "changing the program of a link")
 

@@ -160,7 +160,7 @@ def _told_of_frags(port: str | None) -> Iterator[None]:
         raise UnsupportedError(
             f"port {port} has an MTU over {single_buffer_mtu()}, and this kernel "
             f"({os.uname().release}) does not take a program for frames of several buffers",
-            f"it takes kernel 5.18; or: ip link set dev {port} mtu 1500",
+            f'it takes kernel 5.18; or mode = "generic", or: ip link set dev {port} mtu 1500',
             error.errno,
             feature="multi-buffer XDP",
             kernel=os.uname().release,

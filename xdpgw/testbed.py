@@ -33,6 +33,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from xdpgw.errors import PrivilegeError, XdpgwError
+from xdpgw.facts import single_buffer_mtu
 from xdpgw.netns import CLONE_NEWNET, NAMED
 
 __all__ = ["Namespace", "PacketSocket", "TestBed", "describe", "down", "up"]
@@ -40,9 +41,6 @@ __all__ = ["Namespace", "PacketSocket", "TestBed", "describe", "down", "up"]
 PORTS = ("left", "right")
 SUBNETS = {"left": ("192.0.2", "2001:db8:0:2"), "right": ("198.51.100", "2001:db8:0:64")}
 """The first three bytes and first 64 bits of each side's networks (RFC 5737, RFC 3849)."""
-
-_MTU_WITH_PROGRAM = 3506
-"""Bytes; a native program on veth takes frames of one page, less what the kernel needs of it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -284,16 +282,17 @@ def _furnish(
                 if not offloads:
                     _command("ethtool", "-K", name, "tx", "off", "rxvlan", "off", "txvlan", "off")
                 _configure([(name, mac(port, peer=namespace is peer), mtu, addresses)])
-                if namespace is peer and mtu <= _MTU_WITH_PROGRAM:
-                    _let_pass(name)
+                if namespace is peer:
+                    _let_pass(name, "xdp" if mtu <= single_buffer_mtu() else "xdp.frags")
     for port in ports:
         _wait_for_carrier(gateway, port)
 
 
-def _let_pass(interface: str) -> None:
+def _let_pass(interface: str, section: str) -> None:
     """Attach a program that stays with the interface, by netlink."""
     with resources.as_file(resources.files("xdpgw") / "bpf" / "pass.bpf.o") as path:
-        _command("ip", "link", "set", "dev", interface, "xdpdrv", "object", str(path), "sec", "xdp")
+        words = ("xdpdrv", "object", str(path), "sec", section)
+        _command("ip", "link", "set", "dev", interface, *words)
 
 
 def _make_pair(gateway: Namespace, peer: Namespace, port: str, queues: int, mtu: int) -> None:
