@@ -57,6 +57,11 @@ def numbered(count: int, size: int = 60) -> list[bytes]:
     ]
 
 
+def frames_of(path: Path) -> list[bytes]:
+    with PcapNgReader(str(path)) as reader:
+        return [bytes(packet) for packet in reader]
+
+
 class Served:
     """A policy with one target, and who serves it."""
 
@@ -159,7 +164,7 @@ def test_all_queues_are_served_each_in_order(bed: TestBed, tmp_path: Path, mode:
         until(lambda: target.total("counters", "rx_packets") == 400 * QUEUES, "all received")
         per_queue = {x["queue"]: x["counters"]["rx_packets"] for x in target.sockets()}
         target.run.end()
-    seen = [bytes(packet) for packet in PcapNgReader(str(tmp_path / "all.pcapng"))]
+    seen = frames_of(tmp_path / "all.pcapng")
     assert sorted(seen) == sorted(frames * QUEUES)
     if mode == "native":  # the sender's TX queue is the receiver's RX queue
         assert per_queue == dict.fromkeys(range(QUEUES), 400)
@@ -264,6 +269,8 @@ def test_a_hundred_kills_under_load_leak_nothing(bed: TestBed, tmp_path: Path) -
                     sent[0] += wire.send(numbered(64))
 
         sender = threading.Thread(target=load)
+        target.start()
+        target.kill()
         before = bed.received()
         sender.start()
         try:
@@ -402,8 +409,7 @@ def test_capture_on_a_full_disk_goes_on_when_there_is_room(
                     wire.send([frame])
                 target.run.said("the capture goes on")
             target.run.end()
-        frames = [bytes(x) for x in PcapNgReader(str(disk / "all.pcapng"))]
-        assert frames[-1] == numbered(20)[-1]
+        assert frames_of(disk / "all.pcapng")[-1] == numbered(20)[-1]
 
 
 @contextmanager
@@ -414,11 +420,10 @@ def small_disk(folder: Path, kib: int) -> Iterator[Callable[[], None]]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", str(folder)], check=True)
 
     def fill() -> None:
-        with (folder / "ballast").open("wb") as ballast:
+        with (folder / "ballast").open("wb", buffering=0) as ballast:
             try:
                 while True:
                     ballast.write(bytes(4096))
-                    ballast.flush()
             except OSError:
                 pass
 
