@@ -7,7 +7,7 @@ never taken from an implementation. Rows stand by theme in tests.rows; builders 
 
 from __future__ import annotations
 
-from tests.rows import addresses, ethernet, fragments, ipv4, ipv6, l4, rules, settings
+from tests.rows import addresses, ethernet, fragments, ipv4, ipv6, l4, rules, settings, targets
 from tests.rows.base import Row
 from tests.rows.policies import POLICIES
 
@@ -22,6 +22,7 @@ ROWS: tuple[Row, ...] = (
     *addresses.ROWS,
     *rules.ROWS,
     *settings.ROWS,
+    *targets.ROWS,
 )
 
 

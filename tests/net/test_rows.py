@@ -1,4 +1,7 @@
-"""Every row of the table of packets, over a cable: counted, and seen, where its verdict says."""
+"""Every row of the table of packets, over a cable: counted, and seen, where its verdict says.
+
+No socket serves a target here: the rows about targets meet the verdict after `else`.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def test_live_each_row_is_judged_as_written(policy: str, mode: str, bed: TestBed
             before = gate.books()
             wire.send([row.frame])
             got = gate.wait_for(before, 1).only_new(before)
-            if got != (row.verdict, row.reason, row.rule):
+            if got != row.unserved:
                 wrong.append((row, got))
             seen = {
                 "pass": lambda host=host: host.receive(1),

@@ -33,7 +33,8 @@ class Row:
     """One packet and what becomes of it.
 
     key is the whole key that explain prints; of a malformed packet only what is certain of it.
-    live is False where the frame cannot be sent over a veth whole.
+    live is False where the frame cannot be sent over a veth whole. otherwise is the verdict after
+    `else` of a rule that hands packets to an AF_XDP target.
     """
 
     name: str
@@ -45,6 +46,14 @@ class Row:
     key: Key
     live: bool = True
     port: str = "left"
+    otherwise: str | None = None
+
+    @property
+    def unserved(self) -> tuple[str, str, str | None]:
+        """Verdict, reason and rule where no socket serves a target."""
+        if self.otherwise is None:
+            return self.verdict, self.reason, self.rule
+        return self.otherwise, "no_socket", self.rule
 
 
 def not_ip(vlan: int | None = None) -> Key:
@@ -102,11 +111,13 @@ def row(
     *,
     port: str = "left",
 ) -> Row:
-    """A row from an outcome in words: "drop malformed", "pass default" or "tx rule NAME".
+    """A row from an outcome in words: "drop malformed", "pass default", "tx rule NAME", or
+    "af_xdp rule NAME else pass".
 
     key without the length, which is the frame's; none for a malformed packet unless its tag is
     certain.
     """
+    outcome, _, otherwise = outcome.partition(" else ")
     verdict, reason, *rule = outcome.split()
     if reason != "malformed" and key is None:
         raise ValueError(f"{name!r} has no key")
@@ -121,6 +132,7 @@ def row(
         key={**(key or {}), "len": len(frame)},
         live=_MIN_FRAME <= len(frame) <= limit,
         port=port,
+        otherwise=otherwise or None,
     )
 
 

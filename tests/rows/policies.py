@@ -14,6 +14,7 @@ def _policy(
     guard: bool = False,
     sets: str = "",
     right: bool = False,
+    targets: tuple[str, ...] = (),
 ) -> str:
     ports = '\n[ports.left]\nmode = "auto"\n'
     if right:
@@ -25,7 +26,9 @@ def _policy(
         f'fragments = "{fragments}"\n'
         f"guard     = {str(guard).lower()}\n"
         f'rules = """\n{rules.strip()}\n"""\n'
-        f"{ports}" + (f"\n[sets]\n{sets.strip()}\n" if sets else "")
+        f"{ports}"
+        + (f"\n[sets]\n{sets.strip()}\n" if sets else "")
+        + "".join(f'\n[af_xdp.{name}]\nhandler = "count"\n' for name in targets)
     )
 
 
@@ -248,5 +251,19 @@ r_lan    drop  vlan any
 """,
         default="drop",
         guard=True,
+    ),
+    "targets": _policy(
+        """
+t_keep   pass  udp from 10.1.0.99 to port 4789
+t_over   af_xdp overlay else pass  udp to port 4789
+t_echo   af_xdp echo else drop     udp to port 7
+t_right  af_xdp echo else pass     on right tcp
+t_syn    af_xdp overlay else drop  tcp flags syn,!ack
+t_arp    af_xdp echo else pass     vlan 10 arp
+t_later  af_xdp overlay else drop  frag later
+""",
+        default="drop",
+        right=True,
+        targets=("overlay", "echo"),
     ),
 }

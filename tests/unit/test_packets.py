@@ -24,21 +24,25 @@ KEY = {
 }
 
 
-def rules_of(policy: str) -> dict[str, str]:
-    """The action of each rule of a policy, by name."""
+def rules_of(policy: str) -> dict[str, tuple[str, str | None]]:
+    """The action of each rule of a policy, and its verdict after `else`, by the rule's name."""
     lines = tomllib.loads(POLICIES[policy])["policy"]["rules"].splitlines()
-    return {name: action for name, action, *_ in map(str.split, filter(None, lines))}
+    return {
+        name: (action, rest[2] if action == "af_xdp" else None)
+        for name, action, *rest in map(str.split, filter(None, lines))
+    }
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_row_is_whole(row: Row) -> None:
     assert row.policy in POLICIES
-    assert row.verdict in {"pass", "drop", "tx"}
+    assert row.verdict in {"pass", "drop", "tx", "af_xdp"}
+    assert (row.otherwise is not None) == (row.verdict == "af_xdp")
     assert row.key["len"] == len(row.frame)
     assert row.port in tomllib.loads(POLICIES[row.policy])["ports"]
     if row.reason == "rule":
         assert row.rule is not None
-        assert rules_of(row.policy)[row.rule] == row.verdict
+        assert rules_of(row.policy)[row.rule] == (row.verdict, row.otherwise)
     else:
         assert row.rule is None
     if row.reason == "malformed":
@@ -112,6 +116,7 @@ def test_rows_provoke_every_verdict_with_every_reason_that_applies() -> None:
         ("pass", "rule"),
         ("drop", "rule"),
         ("tx", "rule"),
+        ("af_xdp", "rule"),
         ("pass", "default"),
         ("drop", "default"),
         ("pass", "malformed"),
