@@ -69,6 +69,12 @@ class Manifest(msgspec.Struct, frozen=True):
     abi: int = abi.MANIFEST_VERSION
 
 
+class _Version(msgspec.Struct, frozen=True):
+    """What every version of a manifest has."""
+
+    abi: int
+
+
 def notes(manifest: Manifest, port: str) -> list[str]:
     """What a person should know about a port, as it stands now."""
     found = [note for note in (manifest.ports[port].note,) if note]
@@ -231,12 +237,19 @@ class Instance:
         with Map.from_pin(path) as blob:
             raw = blob.lookup((0).to_bytes(4, "little")).rstrip(b"\0")
         try:
-            manifest = msgspec.json.decode(raw, type=Manifest)
+            version = msgspec.json.decode(raw, type=_Version).abi
+            if version == abi.MANIFEST_VERSION:
+                return msgspec.json.decode(raw, type=Manifest)
+            got = f"version {version}"
         except msgspec.DecodeError as error:
-            raise AbiMismatch("manifest", wanted=abi.MANIFEST_VERSION, got=str(error)) from error
-        if manifest.abi != abi.MANIFEST_VERSION:
-            raise AbiMismatch("manifest", wanted=abi.MANIFEST_VERSION, got=manifest.abi)
-        return manifest
+            got = str(error)
+        raise AbiMismatch(
+            "manifest",
+            wanted=f"version {abi.MANIFEST_VERSION}",
+            got=got,
+            hint="another version of xdpgw put the filter in force: xdpgw detach, then start anew; "
+            "nothing is filtered in between",
+        )
 
     def announce(self, manifest: Manifest) -> None:
         """Write down what is about to come into force."""

@@ -11,9 +11,10 @@ import pytest
 
 from tests import frames as f
 from tests.net.live import Live, live
+from xdpgw import _abi as abi
 from xdpgw import config, gateway
 from xdpgw._abi import Reason, Verdict
-from xdpgw.errors import XdpgwError
+from xdpgw.errors import AbiMismatch, XdpgwError
 from xdpgw.testbed import TestBed
 
 # Both policies have the same rules, in another order, so that other ones of them decide: x passes
@@ -215,6 +216,23 @@ def test_manifest_next_left_by_a_killed_swap_is_not_believed(mode: str, bed: Tes
         gate.instance.announce(msgspec.structs.replace(manifest, ports=ports, policy_file="/never"))
         assert gate.instance.manifest() == manifest
         assert gate.apply(EVEN.replace("MODE", mode)).switched == ("left",)
+
+
+def test_manifest_of_another_version_says_to_detach_and_the_filter_stays(
+    mode: str, bed: TestBed
+) -> None:
+    policy = ODD.replace("MODE", mode)
+    with live(policy, bed) as gate, bed.wire() as wire:
+        old = {"abi": abi.MANIFEST_VERSION - 1, "version": "0.0.1"}
+        gate.instance.announce(old)  # type: ignore[arg-type]
+        gate.instance.confirm()
+        with pytest.raises(AbiMismatch, match=f"version {abi.MANIFEST_VERSION - 1}") as caught:
+            gate.apply(policy)
+        assert "xdpgw detach, then start anew" in (caught.value.hint or "")
+        before = gate.books()
+        wire.send(BURST)
+        gate.wait_for(before, len(BURST))
+        assert gate.books().rules == IN_FORCE
 
 
 def test_policy_files_are_remembered_by_their_whole_path(
