@@ -70,6 +70,16 @@ def test_abi_leaves_counts_out_of_enums() -> None:
         assert "COUNT" not in enum.__members__
 
 
+def test_abi_handlers_have_a_row_count_and_no_sentinel() -> None:
+    assert [x.text for x in abi.Handler] == ["count", "reflect", "forward", "capture", "python"]
+    assert [x.value for x in abi.Handler] == list(range(len(abi.Handler)))
+
+
+def test_abi_sockets_have_a_slot_for_each_port_target_and_queue() -> None:
+    assert abi.XSK_SLOTS == abi.MAX_PORTS * abi.MAX_TARGETS * abi.MAX_QUEUES
+    assert abi.NO_TARGET >= abi.MAX_TARGETS
+
+
 def test_abi_verdicts_are_actions_of_the_same_number() -> None:
     assert all(abi.Action[verdict.name] == verdict for verdict in abi.Verdict)
 
@@ -84,7 +94,8 @@ def test_abi_text_is_the_word_of_the_table() -> None:
 
 
 def test_abi_every_row_has_the_meaning_of_its_own_table() -> None:
-    for enum in (abi.Verdict, abi.Action, abi.Reason, abi.LogCounter):
+    for enum in (abi.Verdict, abi.Action, abi.Reason, abi.LogCounter, abi.Handler):
         assert all(member.meaning for member in enum)
     assert abi.Reason.LIMIT.meaning == "over a rule's rate"
+    assert abi.Handler.FORWARD.meaning == "send out of another port"
     assert abi.Action.LIMIT.meaning == "drop what is over the rate, let the rest go on"

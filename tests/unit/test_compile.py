@@ -188,3 +188,50 @@ def test_names_full_change_of_the_largest_policy_fits() -> None:
     new = old.renewed([f"b{n}" for n in range(abi.MAX_RULES)], [])
     assert not set(old.rules.values()) & set(new.rules.values())
     assert max(new.rules.values()) < abi.RULE_SLOTS
+
+
+def test_names_targets_keep_their_slots_by_name() -> None:
+    old = Names().renewed([], [], ["over", "echo"])
+    new = old.renewed([], [], ["echo", "third"])
+    assert new.targets == {"echo": old.targets["echo"], "third": 2}
+
+
+@pytest.mark.parametrize(
+    ("room", "what"),
+    [
+        (abi.RULE_SLOTS, "rules"),
+        (abi.MAX_PORTS, "ports"),
+        (abi.MAX_TARGETS, "AF_XDP targets"),
+    ],
+)
+def test_names_old_and_new_beyond_the_room_is_a_sentence(room: int, what: str) -> None:
+    def names(prefix: str, count: int) -> tuple[list[str], ...]:
+        every = [f"{prefix}{n}" for n in range(count)]
+        return tuple(every if what == kind else [] for kind in ("rules", "ports", "AF_XDP targets"))
+
+    old = Names().renewed(*names("a", room))
+    with pytest.raises(UnsupportedError, match=f"no room for 1 new {what}") as caught:
+        old.renewed(*names("b", 1))
+    assert "xdpgw detach" in (caught.value.hint or "")
+    assert old.renewed(*names("a", room)) == old
+
+
+TARGETS = '[af_xdp.over]\nhandler = "count"\n[af_xdp.echo]\nhandler = "reflect"\n'
+
+
+def test_compile_rule_holds_the_slot_of_its_target_and_its_else() -> None:
+    text = "a af_xdp echo else drop tcp\nb af_xdp over else pass\nc drop"
+    names = Names({"a": 5, "b": 6, "c": 7}, {"left": 0, "right": 1}, {"over": 3, "echo": 9})
+    found = image(text, TARGETS, names)
+    rows = ffi.from_buffer("struct xg_rule[]", found.rules)
+    assert [(x.slot, x.action, x.target) for x in rows[0:2]] == [
+        (5, abi.Action.AF_XDP, 9),
+        (6, abi.Action.AF_XDP, 3),
+    ]
+    assert [x.otherwise for x in rows[0:2]] == [abi.Verdict.DROP, abi.Verdict.PASS]
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("a drop", 0), ("a af_xdp echo else pass", 1)])
+def test_config_prunes_af_xdp_where_no_rule_has_it(text: str, wanted: int) -> None:
+    found = image(text, TARGETS)
+    assert ffi.from_buffer("struct xg_config *", found.config("left")).af_xdp == wanted

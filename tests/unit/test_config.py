@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.error_rows import Row, rows
-from xdpgw import config
+from xdpgw import _abi as abi
+from xdpgw import config, config_reader
 from xdpgw.config import PortSettings, SinkSettings, Target
 from xdpgw.errors import ConfigError
 from xdpgw.rules import Rate, resolve
@@ -117,6 +118,58 @@ def test_loads_all_settings() -> None:
     assert policy.gateway == config.GatewaySettings("detach", True)
     assert policy.ports["eth0.100"] == PortSettings("eth0.100", "generic", (0, 3))
     assert policy.af_xdp["c"].handler == "python:my.module:main"
+
+
+def test_loads_capture_with_its_options(tmp_path: Path) -> None:
+    policy = config.loads(
+        """
+        [af_xdp.all]
+        handler = "capture:all.pcapng"
+        [af_xdp.some]
+        handler = "capture:/var/tmp/a:b.pcapng"
+        snaplen = 128
+        max_bytes = "1GiB"
+        keep = 0
+        """,
+        base=tmp_path,
+    )
+    assert policy.af_xdp == {
+        "all": Target("all", "capture:all.pcapng", tmp_path / "all.pcapng"),
+        "some": Target(
+            "some", "capture:/var/tmp/a:b.pcapng", Path("/var/tmp/a:b.pcapng"), 128, 2**30, 0
+        ),
+    }
+    every = policy.af_xdp["all"]
+    assert (every.snaplen, every.max_bytes, every.keep) == (262_144, None, 5)
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind", "argument"),
+    [
+        ("count", "count", ""),
+        ("python:a.b:c", "python", "a.b:c"),
+        ("capture:x:y", "capture", "x:y"),
+    ],
+)
+def test_target_splits_its_handler_at_the_first_colon(
+    handler: str, kind: str, argument: str
+) -> None:
+    target = Target("t", handler)
+    assert (target.kind, target.argument) == (kind, argument)
+
+
+def test_loads_fastpath() -> None:
+    assert config.loads("").fastpath == config.FastpathSettings("auto", 2048, 0, 64, ())
+    policy = config.loads(
+        '[fastpath]\nmode = "copy"\nring = 64\nbusy_poll = "20us"\nbusy_budget = 8\ncpus = [2, 3]'
+    )
+    assert policy.fastpath == config.FastpathSettings("copy", 64, 20, 8, (2, 3))
+    assert config.loads('fastpath.busy_poll = "10ms"').fastpath.busy_poll_us == 10_000
+    assert config.loads('fastpath.busy_poll = "off"').fastpath.busy_poll_us == 0
+
+
+def test_limits_of_the_reader_are_those_of_the_contract() -> None:
+    assert (config_reader.MAX_PORTS, config_reader.MAX_TARGETS) == (abi.MAX_PORTS, abi.MAX_TARGETS)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +284,7 @@ f pass established to port 1
 g tx esp
 '''
 [ports.eth0]
+queues = [0]
 [af_xdp.t]
 handler = "count"
 [gateway]
@@ -245,7 +299,7 @@ coexist = true
         "p.toml:6:1: action redirect is not in this version (write pass: the host routes it)",
         "p.toml:8:1: action limit is not in this version (take the rule out)",
         "p.toml:9:8: established is not in this version (take it out, or match flags ack)",
-        "p.toml:16:11: coexist = true is not in this version (take it out)",
+        "p.toml:17:11: coexist = true is not in this version (take it out)",
     ]
 
 
