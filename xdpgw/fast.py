@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import errno
 import select
+import socket
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from xdpgw.fast_program import Entry
 
 __all__ = ["Burst", "FastPort", "Ledger", "Levels", "Statistics", "Umem", "burst_of", "bursts"]
+
+_AF_XDP = 44  # which Python's socket does not name
 
 SLICE_MS = 100
 """How long C waits at a time: as late as a signal may be seen that another thread was woken for."""
@@ -137,14 +140,14 @@ class FastPort(AsyncBursts):
 
         Raises:
             BufferError: an array or a slice of a frame of the last burst is still there.
-            FastpathError: the port went down or away (ENETDOWN).
+            FastpathError: the port is gone (ENODEV). One that is only down is waited for.
         """
         self.xsk  # noqa: B018  raises at the call, and not at the first step
         return self._bursts(timeout_ms)
 
     def _bursts(self, timeout_ms: int) -> Iterator[Burst]:
         lock, raw, source, receive = self.umem.lock, self._raw, self._source, lib.xg_xsk_next
-        patience = SLICE_MS if timeout_ms < 0 else min(timeout_ms, SLICE_MS)
+        patience = whole = SLICE_MS if timeout_ms < 0 else min(timeout_ms, SLICE_MS)
         until: float | None = None
         burst: Burst | None = None
         try:
@@ -164,16 +167,19 @@ class FastPort(AsyncBursts):
                 if n > 0:
                     self._burst = burst = Burst(source, n)
                     yield burst
-                    until = None
-                elif n == 0 and timeout_ms >= 0:
+                    until, patience = None, whole
+                    continue
+                if n not in (0, -errno.EINTR):
+                    self._failed(n)
+                if timeout_ms:
+                    self._check_port()
+                if timeout_ms >= 0:
                     now = time.monotonic()
                     if until is None:  # the first slice is over
-                        until = now + (timeout_ms - min(timeout_ms, SLICE_MS)) / 1000
+                        until = now + (timeout_ms - whole) / 1000
                     if now >= until:
                         return
                     patience = min(SLICE_MS, 1 + int((until - now) * 1000))
-                elif n not in (0, -errno.EINTR):
-                    self._failed(n)
         finally:
             if burst is not None and burst is self._burst:
                 self._abandon_lease()
@@ -220,6 +226,16 @@ class FastPort(AsyncBursts):
         """Have what waits in the TX ring sent. Whether some is left."""
         with self.umem.alone():
             return bool(lib.xg_xsk_flush(self.xsk, 0) > 0)
+
+    def _check_port(self) -> None:
+        """Raise if the port is gone: poll(2) does not tell it of an AF_XDP socket."""
+        probe = socket.socket(_AF_XDP, socket.SOCK_RAW, 0, fileno=self.fileno())
+        try:
+            err = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        finally:
+            probe.detach()
+        if err == errno.ENETDOWN:
+            self._failed(-errno.ENODEV)
 
     def _failed(self, err: int) -> NoReturn:
         refuse_socket(err, "poll()", port=self.port, queue=self.queue, wanted=self._wanted)
@@ -336,9 +352,8 @@ class FastPort(AsyncBursts):
                     burst.invalidate()
             finally:
                 lib.xg_burst_end(self._raw)
-                self._xsk = None
-                self._source.xsk = None
                 self._wake()
+                self._xsk = None
                 self._undo.close()
 
     def __enter__(self) -> Self:
@@ -380,9 +395,8 @@ def bursts(*ports: FastPort, timeout_ms: int = -1) -> Iterator[tuple[FastPort, B
         As `FastPort.bursts`.
     """
     poller = select.poll()
-    by_fd = {port.fileno(): port for port in ports}
-    for fd in by_fd:
-        poller.register(fd, select.POLLIN)
+    for port in ports:
+        poller.register(port, select.POLLIN)
     until: float | None = None
     try:
         while not any(port.closed for port in ports):
@@ -406,9 +420,9 @@ def bursts(*ports: FastPort, timeout_ms: int = -1) -> Iterator[tuple[FastPort, B
             patience = SLICE_MS if timeout_ms < 0 else min(SLICE_MS, (until - now) * 1000)
             if any([port._before_sleep() for port in ports]):
                 patience = 1
-            for fd, events in poller.poll(patience):
-                if events & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
-                    by_fd[fd]._failed(-errno.ENETDOWN)
+            if not poller.poll(patience) and timeout_ms:
+                for port in ports:
+                    port._check_port()
     finally:
         for port in ports:
             if not port.closed:

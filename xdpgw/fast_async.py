@@ -16,6 +16,9 @@ TURNS = 16
 RETRY_S = 0.001
 """When to try again to send what a busy device has left in the TX ring."""
 
+CHECK_S = 1.0
+"""How often to look whether the port is still there."""
+
 
 class AsyncBursts:
     """Waits for frames by the running event loop. Each step ends the burst before it."""
@@ -36,6 +39,7 @@ class AsyncBursts:
                 return burst
             if self.closed:
                 raise StopAsyncIteration
+            self._check_port()
             await self._readable()
 
     async def _readable(self) -> None:
@@ -44,15 +48,13 @@ class AsyncBursts:
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         fd = self.fileno()
-        unsent = self._before_sleep()
-        timer = loop.call_later(RETRY_S, _done, waiter) if unsent else None
+        timer = loop.call_later(RETRY_S if self._before_sleep() else CHECK_S, _done, waiter)
         loop.add_reader(fd, _done, waiter)
         self._waiter = waiter
         try:
             await waiter
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
             if self._waiter is waiter:
                 self._waiter = None
                 loop.remove_reader(fd)
@@ -77,6 +79,9 @@ class AsyncBursts:
         raise NotImplementedError
 
     def _before_sleep(self) -> bool:
+        raise NotImplementedError
+
+    def _check_port(self) -> None:
         raise NotImplementedError
 
 

@@ -6,9 +6,11 @@ Used by `xdpgw.fast` and by the workers of the gateway. Needs no numpy.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import socket
+import struct
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -19,6 +21,8 @@ __all__ = ["RING_MAX", "Wanted", "check_port", "check_power_of_two", "refuse_soc
 
 RING_MAX = 1 << 16
 """Descriptors of a ring; 65,536 packets are some ms of any line, what is more is a mistake."""
+
+_SIOCGIFFLAGS = 0x8913
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ def check_port(port: str, queue: int) -> int:
         the port's ifindex.
 
     Raises:
-        FastpathError: ENODEV: there is no such port. EINVAL: it has no such queue.
+        FastpathError: ENODEV: there is no such port. ENETDOWN: it is down. EINVAL: it has no such
+            queue.
     """
     try:
         ifindex = socket.if_nametoindex(port)
@@ -93,10 +98,24 @@ def check_port(port: str, queue: int) -> int:
             port=port,
             queue=queue,
         ) from None
+    if not _is_up(port):
+        # The kernel would bind to it, and nothing would ever come.
+        raise FastpathError(*_down(port), errno.ENETDOWN, port=port, queue=queue)
     count = receive_queues(port)
     if queue < 0 or (count is not None and queue >= count):
         _no_queue(port, queue, count)
     return ifindex
+
+
+def _is_up(port: str) -> bool:
+    """By ioctl, as /sys may show another network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        answer = fcntl.ioctl(probe, _SIOCGIFFLAGS, struct.pack("16sH14x", port.encode(), 0))
+    return bool(struct.unpack("16sH14x", answer)[1] & 1)  # IFF_UP
+
+
+def _down(port: str) -> tuple[str, str]:
+    return f"port {port} is down", f"ip link set dev {port} up"
 
 
 def _no_queue(port: str, queue: int, count: int | None) -> NoReturn:
@@ -159,7 +178,7 @@ def _meaning(code: int, call: str, port: str, queue: int, wanted: Wanted) -> tup
     if code in (errno.ENODEV, errno.ENXIO):
         return f"port {port} is gone", "it was there a moment ago; ip link shows what there is"
     if code == errno.ENETDOWN:
-        return f"port {port} is down", f"ip link set dev {port} up"
+        return _down(port)
     if code == errno.ENOPROTOOPT and "BUSY_POLL" in call:
         return f"this kernel ({os.uname().release}) has no preferred busy polling", "it takes 5.11"
     if code == errno.EAFNOSUPPORT:
