@@ -559,5 +559,10 @@ int xg_xsk_next(struct xg_xsk *xsk, struct xg_burst *burst, int timeout_ms)
 			return -errno;
 		if (wait.revents & (POLLERR | POLLHUP | POLLNVAL))
 			return -ENETDOWN;
+		if (n == 0) {
+			n = xg_xsk_error(xsk);
+			if (n)
+				return n;
+		}
 	}
 }

@@ -172,6 +172,11 @@ XG_MUST_CHECK int xg_xsk_open(struct xg_umem *umem, const struct xg_xsk_opts *op
 /* Lent fd for poll(2), and to be put into an XSKMAP. */
 int xg_xsk_fd(const struct xg_xsk *xsk);
 int xg_xsk_zero_copy(const struct xg_xsk *xsk);
+/*
+ * The socket's pending error, once: 0, or -ENETDOWN as its port is gone, which poll() does not tell
+ * (xsk_poll() of the kernel). Any thread may ask.
+ */
+XG_MUST_CHECK int xg_xsk_error(const struct xg_xsk *xsk);
 XG_MUST_CHECK int xg_xsk_statistics(const struct xg_xsk *xsk, struct xg_xdp_statistics *out);
 void xg_xsk_counters(const struct xg_xsk *xsk, struct xg_xsk_counters *out);
 void xg_xsk_levels(const struct xg_xsk *xsk, struct xg_ring_levels *out);

@@ -353,6 +353,16 @@ int xg_xsk_zero_copy(const struct xg_xsk *xsk)
 	return xsk->zero_copy;
 }
 
+int xg_xsk_error(const struct xg_xsk *xsk)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+
+	if (getsockopt(xsk->fd, SOL_SOCKET, SO_ERROR, &error, &len))
+		return -errno;
+	return -error;
+}
+
 int xg_xsk_statistics(const struct xg_xsk *xsk, struct xg_xdp_statistics *out)
 {
 	struct xdp_statistics raw;

@@ -148,6 +148,8 @@ class Targets:
         if self._table is None or now - self._published < PUBLISH_S:
             return
         self._published = now
+        for worker in self._workers:
+            worker.check()
         rows = [row for worker in self._workers for row in worker.stats()]
         for at, row in enumerate(rows):
             self._table.update(at.to_bytes(4, "little"), row)
@@ -242,6 +244,7 @@ class _Worker:
         self._config, self._manifest = config, manifest
         self._xsks, self._note = xsks, note
         self._umem: Any = None
+        self._multi_buffer = False
         self._worker: Any = None
         self._thread: threading.Thread | None = None
         self._keep: list[PythonHandler] = []
@@ -280,7 +283,7 @@ class _Worker:
         out = ffi.new("struct xg_umem **")
         err = lib.xg_umem_create(chunks, umem.chunk_bytes, out)
         _done(err, f"mapping a UMEM of {chunks} chunks of {umem.chunk_bytes} bytes")
-        self._umem = out[0]
+        self._umem, self._multi_buffer = out[0], umem.multi_buffer
         for plan in self.plan.sockets:
             opts = _options(self.plan, plan, settings, mode)
             opts.ifindex = self._manifest.ports[plan.port].ifindex
@@ -357,9 +360,13 @@ class _Worker:
 
     def _give_up(self, at: _Socket, why: str) -> None:
         with self._lock:
+            if not at.alive:
+                return
             if at.key is not None:
                 self._delete(at.key)
-                at.key, at.alive = None, False
+            at.key, at.alive = None, False
+        if at.plan.target is None:
+            return
         self._note(
             f"target {at.plan.target} no longer serves queue {at.plan.queue} of port "
             f"{at.plan.port}: {why}its packets get the verdict after else until "
@@ -401,6 +408,12 @@ class _Worker:
 
     # Telling, on the main thread.
 
+    def check(self) -> None:
+        """Give up sockets whose port is gone."""
+        for at in self.sockets:
+            if lib.xg_xsk_error(at.xsk) == -errno.ENETDOWN:
+                self._give_up(at, "its port is gone; ")
+
     def stats(self) -> list[bytes]:
         """The struct xg_socket_stats of each socket."""
         ledger = ffi.new("struct xg_ledger *")
@@ -429,6 +442,7 @@ class _Worker:
         if at.plan.target is not None:
             row.target = self._manifest.target_slots[at.plan.target]
             row.handler = Handler[self._target(at).kind.upper()]
+        row.multi_buffer = self._multi_buffer
         row.zero_copy = lib.xg_xsk_zero_copy(at.xsk)
         row.alive = at.alive
         return bytes(ffi.buffer(row))

@@ -70,8 +70,7 @@ class Served:
         self.run: Running
 
     def start(self) -> None:
-        for name in ("out.txt", "err.txt"):  # what an earlier one said is not meant
-            (self.path.parent / name).unlink(missing_ok=True)
+        forget_output(self.path.parent)
         self.run = Running(self.bed, self.path.parent, "run", self.path)
         self.run.said("left: ")
 
@@ -100,6 +99,12 @@ class Served:
         return sum(read(x) for x in self.sockets() if x["target"] is not None)
 
 
+def forget_output(folder: Path) -> None:
+    """What an earlier process said is not meant."""
+    for name in ("out.txt", "err.txt"):
+        (folder / name).unlink(missing_ok=True)
+
+
 @contextmanager
 def served(
     bed: TestBed, folder: Path, mode: str, handler: str, otherwise: str = "drop", more: str = ""
@@ -108,6 +113,7 @@ def served(
     text = POLICY.replace("MODE", mode).replace("HANDLER", handler).replace("ELSE", otherwise)
     path.write_text(text.replace("[log]", f"{more}\n[log]"))
     found = Served(bed, path)
+    forget_output(folder)
     with running(bed, folder, "run", path) as run:
         found.run = run
         run.said("left: ")
@@ -447,3 +453,121 @@ def test_queue_that_is_held_by_another_socket_is_a_sentence_and_leaves_nothing(
     assert done.returncode == 4
     assert "queue 1 of port left" in done.stderr
     assert xdpgw(bed, "status").returncode == 1
+
+
+TWO_TARGETS = """
+[policy]
+rules = \"\"\"
+echo    af_xdp echo else drop  on left udp to port 7
+rest    af_xdp tap  else pass  on left
+\"\"\"
+[ports.left]
+mode = "MODE"
+[af_xdp.echo]
+handler = "reflect"
+[af_xdp.tap]
+handler = "capture:tap.pcapng"
+snaplen = 64
+[log]
+sources = "off"
+[gateway]
+on_exit = "detach"
+"""
+
+
+def test_two_targets_share_a_queue(bed: TestBed, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(TWO_TARGETS.replace("MODE", mode))
+    echo = [f.eth(f.ipv4(f.udp(bytes([n]) * 100, dport=7))) for n in range(100)]
+    other = [f.eth(f.ipv4(f.udp(bytes([n]) * 100, dport=8))) for n in range(100)]
+    with running(bed, tmp_path, "run", path) as run, bed.wire() as wire:
+        run.said("left: ")
+        wire.send(frame for pair in zip(echo, other, strict=True) for frame in pair)
+        assert wire.receive(100) == [swapped(x) for x in echo]
+        until(
+            lambda: (
+                sum(
+                    x["counters"]["rx_packets"]
+                    for x in data(bed, "targets")["sockets"]
+                    if x["target"] == "tap"
+                )
+                == 100
+            ),
+            "the others captured",
+        )
+        assert run.end() == 0
+    assert frames_of(tmp_path / "tap.pcapng") == [x[:64] for x in other]
+
+
+BOTH_WAYS = """
+[policy]
+rules = \"\"\"
+out   af_xdp out  else drop  on left
+back  af_xdp back else drop  on right
+\"\"\"
+[ports.left]
+mode = "MODE"
+queues = [0, 1, 2]
+[ports.right]
+mode = "MODE"
+queues = [3, 0]
+[af_xdp.out]
+handler = "forward:right"
+[af_xdp.back]
+handler = "forward:left"
+[log]
+sources = "off"
+[gateway]
+on_exit = "detach"
+"""
+
+
+def test_ports_forward_both_ways_with_unequal_queues(
+    bed: TestBed, tmp_path: Path, mode: str
+) -> None:
+    path = tmp_path / "edge.toml"
+    path.write_text(BOTH_WAYS.replace("MODE", mode))
+    frames = numbered(200)
+    with (
+        running(bed, tmp_path, "run", path) as run,
+        bed.wire("left") as left,
+        bed.wire("right") as right,
+    ):
+        run.said("left: ")
+        for queue in (0, 1, 2):
+            assert send_from_peer(bed, frames, 200, 50_000, queue) == 200
+            assert sorted(right.receive(200)) == sorted(frames)
+        with bed.peer.entered():
+            report = generate("right-peer", frames, count=200, rate_pps=50_000, queue=3)
+        assert report.frames == 200
+        assert sorted(left.receive(200)) == sorted(frames)
+        assert right.waiting() == []
+
+
+def test_frames_of_9000_bytes_are_reflected_and_forwarded_whole(tmp_path: Path, mode: str) -> None:
+    frames = [
+        f.eth(f.ipv4(f.udp(bytes([size % 251]) * (size - 42), dport=9)))
+        for size in (60, 1514, 3514, 4000, 6000, 9000, 9014)
+    ]
+    with TestBed(("left", "right"), mtu=9000) as jumbo:
+        for handler in ("reflect", "forward:right"):
+            with served(jumbo, tmp_path, mode, handler) as target, jumbo.wire() as wire:
+                assert {x["multi_buffer"] for x in target.sockets()} == {True}
+                with jumbo.wire("right") as far:
+                    wire.send(frames)
+                    if handler == "reflect":
+                        assert wire.receive(len(frames)) == [swapped(x) for x in frames]
+                    else:
+                        assert far.receive(len(frames)) == frames
+                assert target.counted() == {("af_xdp", "rule"): len(frames)}
+
+
+def test_port_that_goes_away_is_told_and_the_process_goes_on(tmp_path: Path, mode: str) -> None:
+    from pyroute2 import IPRoute
+
+    with TestBed(("left", "right")) as own, served(own, tmp_path, mode, "count") as target:
+        with own.gateway.entered(), IPRoute() as ip:
+            ip.link("del", index=own.ifindex("left"))
+        target.run.said("its port is gone")
+        assert target.run.process.poll() is None
+        assert target.run.end() == 0
