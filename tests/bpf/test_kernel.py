@@ -30,6 +30,7 @@ from xdpgw.kernel import (
     netns_inode,
     possible_cpus,
 )
+from xdpgw.loader import XDP_HAS_FRAGS
 
 from .private_netns import in_netns, ip, open_fds
 
@@ -604,6 +605,40 @@ def test_native_mode_refuses_a_large_mtu_with_the_limit(tiny: BpfObject) -> None
         assert "ip link set dev t0 mtu 1500" in error.value.hint
         with Link.attach(program, port, "generic"):
             pass
+
+    in_netns(body)
+
+
+def test_program_with_the_flag_for_frags_takes_a_large_mtu(elf: bytes) -> None:
+    def body() -> None:
+        with BpfObject(elf, name="tiny") as obj:
+            obj.load(prog_flags={"tiny": XDP_HAS_FRAGS})
+            with Link.attach(obj.program("tiny"), veth(mtu=9000), "native"):
+                pass
+
+    in_netns(body)
+
+
+def test_program_flags_of_no_such_program_or_after_the_load_are_refused(elf: bytes) -> None:
+    with BpfObject(elf, name="tiny") as obj:
+        with pytest.raises(KernelError, match="no program other") as error:
+            obj.load(prog_flags={"other": XDP_HAS_FRAGS})
+        assert error.value.errno == errno.ENOENT
+        obj.load()
+        with pytest.raises(KernelError, match="program tiny") as error:
+            obj.load(prog_flags={"tiny": XDP_HAS_FRAGS})
+        assert error.value.errno == errno.EBUSY
+
+
+def test_driver_that_refuses_an_update_says_what_to_do(elf: bytes, tiny: BpfObject) -> None:
+    def body() -> None:
+        with BpfObject(elf, name="tiny") as obj:
+            obj.load(prog_flags={"tiny": XDP_HAS_FRAGS})
+            with Link.attach(obj.program("tiny"), veth(mtu=9000), "native") as link:
+                with pytest.raises(KernelError, match="the driver does not take") as error:
+                    link.update(tiny.program("tiny"))
+                assert error.value.errno == errno.ERANGE
+                assert link.info().prog_id == obj.program("tiny").info().id
 
     in_netns(body)
 
