@@ -20,6 +20,7 @@ from xdpgw import gateway
 from xdpgw._abi import Reason, Verdict
 from xdpgw.events import EventReader, Names
 from xdpgw.pins import Instance
+from xdpgw.targets import Targets, prepare
 from xdpgw.testbed import PacketSocket, TestBed
 from xdpgw.testing import Books, read_books
 
@@ -30,6 +31,10 @@ __all__ = ["POLICY", "Seen", "run", "samples"]
 
 MODES = ("native", "generic")
 WAIT_S = 2.0
+
+ARRIVES = {"pass": "host", "tx": "wire", "af_xdp": "wire"}
+"""Where a frame of a verdict is seen; the demo's AF_XDP target sends it back, with its MAC
+addresses swapped."""
 
 Told = tuple[str, str, str | None]
 """Verdict, reason and rule, as an event of the log tells them."""
@@ -47,12 +52,15 @@ ping   pass  icmp type echo-request
 ping6  pass  icmp6 type echo-request
 bits   drop  frag later
 dns    pass  udp to port 53
+user   af_xdp mirror else drop  udp to port 4789
 \"\"\"
 [sets]
 web = [80, 443]
 bad = ["192.0.2.0/24", "2001:db8:bad::/48"]
 [ports.left]
 mode = "MODE"
+[af_xdp.mirror]
+handler = "reflect"
 [log]
 sources = "every"
 """
@@ -76,7 +84,7 @@ class Seen:
     @property
     def consistent(self) -> bool:
         """Whether the frame was seen where its verdict says."""
-        return self.arrived == {"pass": "host", "tx": "wire"}.get(self.verdict, "nowhere")
+        return self.arrived == ARRIVES.get(self.verdict, "nowhere")
 
 
 def samples() -> list[tuple[str, bytes]]:
@@ -132,6 +140,7 @@ def samples() -> list[tuple[str, bytes]]:
             "IPv6 later fragment",
             eth(IPv6(**good6), IPv6ExtHdrFragment(offset=9, nh=17), Raw(bytes(64))),
         ),
+        ("IPv4 VXLAN, to user space", eth(IP(**good), UDP(dport=4789), Raw(bytes(8)))),
         ("IPv4 with IHL 3", eth(IP(**good, ihl=3), UDP(dport=53))),
         ("IPv4 longer than its frame", eth(IP(**good, len=400), UDP(dport=53))),
         ("TCP cut after its ports", eth(IP(**good, proto=6, len=24), Raw(bytes(4)))),
@@ -219,6 +228,8 @@ def _one_mode(
             instance = Instance()
             stack.callback(gateway.detach, instance)
             manifest = gateway.apply(policy, instance).manifest
+            targets = stack.enter_context(Targets(instance, tell))
+            targets.serve(policy, manifest, prepare(policy))
             maps = stack.enter_context(instance.books())
         reader = stack.enter_context(EventReader(maps["events"]))
         wire, host = stack.enter_context(bed.wire()), stack.enter_context(bed.host())
@@ -246,9 +257,15 @@ def _send(frame: bytes, wire: PacketSocket, host: PacketSocket, maps: Any, manif
         arrived = "host"
     elif verdict == "tx" and frame in wire.receive(1, WAIT_S):
         arrived = "wire"
+    elif verdict == "af_xdp" and _swapped(frame) in wire.receive(1, WAIT_S):
+        arrived = "wire"
     elif host.waiting() or wire.waiting():
         arrived = "elsewhere"
     return Seen(verdict, reason, rule, arrived)
+
+
+def _swapped(frame: bytes) -> bytes:
+    return frame[6:12] + frame[:6] + frame[12:]
 
 
 def _tell_log(reader: EventReader, names: Names, tell: Any, timeout_ms: int = 0) -> list[Told]:

@@ -314,7 +314,7 @@ def test_demo_shows_both_modes_alike_and_leaves_nothing() -> None:
     shown = json.loads(done.stdout)
     assert shown["fine"] is True
     assert len(shown["frames"]) >= 12
-    assert {x["native"]["verdict"] for x in shown["frames"]} == {"pass", "drop", "tx"}
+    assert {x["native"]["verdict"] for x in shown["frames"]} == {"pass", "drop", "tx", "af_xdp"}
     for frame in shown["frames"]:
         assert frame["native"] == frame["generic"]
 
