@@ -26,35 +26,26 @@ docs/python-guide.md is the guide.
 from __future__ import annotations
 
 import errno
-import select
-import socket
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal, Self
 
 from xdpgw._native import ffi, lib
 from xdpgw.fast_async import AsyncBursts
 from xdpgw.fast_burst import Burst, Source, burst_of
-from xdpgw.fast_errors import Wanted, refuse_socket
+from xdpgw.fast_frames import in_one_piece
+from xdpgw.fast_receive import SLICE_MS, bursts
 from xdpgw.fast_socket import Levels, Statistics, Want, levels_of, open_socket, statistics_of
-from xdpgw.fast_umem import Ledger, Umem, two_threads
+from xdpgw.fast_umem import Ledger, Umem
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from xdpgw.fast_program import Entry
-
 __all__ = ["Burst", "FastPort", "Ledger", "Levels", "Statistics", "Umem", "burst_of", "bursts"]
-
-_AF_XDP = 44  # which Python's socket does not name
-
-SLICE_MS = 100
-"""How long C waits at a time: as late as a signal may be seen that another thread was woken for."""
 
 
 class FastPort(AsyncBursts):
@@ -108,137 +99,21 @@ class FastPort(AsyncBursts):
             PrivilegeError: CAP_NET_RAW, or for the program CAP_NET_ADMIN and CAP_BPF, are missing.
             XdpgwError: no policy is in force, or it has no such target.
         """
-        self._xsk: Any = None
-        self._closing = False
-        self._burst: Burst | None = None
+        self._xsk = None
         self.port, self.queue = port, queue
         want = Want(port, queue, mode, ring, burst, busy_poll_us)
         with ExitStack() as undo:
             opened = open_socket(want, umem, attach, target, undo)
             self._undo = undo.pop_all()
         self.umem = opened.umem
-        self._entry: Entry | None = opened.entry
-        self._wanted: Wanted = opened.wanted
+        self._entry = opened.entry
+        self._wanted = opened.wanted
         self._raw = opened.raw
         self._xsk = opened.xsk
         self._source = Source(opened.raw, opened.xsk, opened.umem)
         self.attached = None if opened.entry is None else opened.entry.attached
         self.zero_copy = bool(lib.xg_xsk_zero_copy(opened.xsk))
         self.mode = "zerocopy" if self.zero_copy else "copy"
-
-    # Receiving
-
-    def bursts(self, timeout_ms: int = -1) -> Iterator[Burst]:
-        """Receive, burst by burst. Each step ends the burst before it.
-
-        Args:
-            timeout_ms: the loop ends when no frame came for so long; -1: it never ends by itself;
-                0: it takes what is there.
-
-        Yields:
-            a Burst with 1 to `burst` frames. It is never waited for more than the first.
-
-        Raises:
-            BufferError: an array or a slice of a frame of the last burst is still there.
-            FastpathError: the port is gone (ENODEV). One that is only down is waited for.
-        """
-        self.xsk  # noqa: B018  raises at the call, and not at the first step
-        return self._bursts(timeout_ms)
-
-    def _bursts(self, timeout_ms: int) -> Iterator[Burst]:
-        lock, raw, source, receive = self.umem.lock, self._raw, self._source, lib.xg_xsk_next
-        patience = whole = SLICE_MS if timeout_ms < 0 else min(timeout_ms, SLICE_MS)
-        until: float | None = None
-        burst: Burst | None = None
-        try:
-            while True:
-                if self._burst is not None:
-                    self._end_lease()
-                if self._closing:
-                    return
-                if not lock.acquire(False):
-                    raise two_threads()
-                try:
-                    n = receive(self._xsk, raw, patience)
-                finally:
-                    lock.release()
-                if self._closing:  # by a signal's handler, just now
-                    return
-                if n > 0:
-                    self._burst = burst = Burst(source, n)
-                    yield burst
-                    until, patience = None, whole
-                    continue
-                if n not in (0, -errno.EINTR):
-                    self._failed(n)
-                if timeout_ms:
-                    self._check_port()
-                if timeout_ms >= 0:
-                    now = time.monotonic()
-                    if until is None:  # the first slice is over
-                        until = now + (timeout_ms - whole) / 1000
-                    if now >= until:
-                        return
-                    patience = min(SLICE_MS, 1 + int((until - now) * 1000))
-        finally:
-            if burst is not None and burst is self._burst:
-                self._abandon_lease()
-
-    def _take(self) -> Burst | None:
-        """The next burst, if it is there now."""
-        if self._burst is not None:
-            self._end_lease()
-        if self._closing:
-            return None
-        with self.umem.alone():
-            n = lib.xg_xsk_next(self.xsk, self._raw, 0)
-        if n < 0:
-            self._failed(n)
-        if n == 0:
-            return None
-        self._burst = Burst(self._source, n)
-        return self._burst
-
-    def _end_lease(self) -> None:
-        burst, self._burst = self._burst, None
-        if burst is None:
-            return
-        try:
-            burst.invalidate()
-        except BufferError:
-            with self.umem.alone():
-                lib.xg_burst_end(self._raw)
-            raise
-
-    def _abandon_lease(self) -> None:
-        """End the lease when the loop is left: too late to complain of what is still in use."""
-        try:
-            self._end_lease()
-        except BufferError:
-            return
-        if self.umem.lock.acquire(False):
-            try:
-                lib.xg_burst_end(self._raw)
-            finally:
-                self.umem.lock.release()
-
-    def _before_sleep(self) -> bool:
-        """Have what waits in the TX ring sent. Whether some is left."""
-        with self.umem.alone():
-            return bool(lib.xg_xsk_flush(self.xsk, 0) > 0)
-
-    def _check_port(self) -> None:
-        """Raise if the port is gone: poll(2) does not tell it of an AF_XDP socket."""
-        probe = socket.socket(_AF_XDP, socket.SOCK_RAW, 0, fileno=self.fileno())
-        try:
-            err = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        finally:
-            probe.detach()
-        if err == errno.ENETDOWN:
-            self._failed(-errno.ENODEV)
-
-    def _failed(self, err: int) -> NoReturn:
-        refuse_socket(err, "poll()", port=self.port, queue=self.queue, wanted=self._wanted)
 
     # Sending
 
@@ -258,7 +133,7 @@ class FastPort(AsyncBursts):
                 it are sent. Or the port is closed.
             TypeError: `frames` is something else.
         """
-        data, offsets, lengths = _flat(frames)
+        data, offsets, lengths = in_one_piece(frames)
         if not len(lengths):
             return 0
         done = ffi.new("uint32_t *")
@@ -298,23 +173,6 @@ class FastPort(AsyncBursts):
                 return left
 
     # Asking
-
-    @property
-    def xsk(self) -> Any:
-        """struct xg_xsk *, for the modules of xdpgw. Raises ValueError where it is closed."""
-        if self._xsk is None:
-            raise ValueError(f"the FastPort on queue {self.queue} of port {self.port} is closed")
-        return self._xsk
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._xsk is None
-
-    def fileno(self) -> int:
-        """The socket's descriptor, for select and the like: readable when frames wait."""
-        fd: int = lib.xg_xsk_fd(self.xsk)
-        return fd
 
     def statistics(self) -> Statistics:
         """What this socket counted since it was opened. Any thread may ask."""
@@ -379,72 +237,3 @@ class FastPort(AsyncBursts):
     def __repr__(self) -> str:
         state = "closed" if self._xsk is None else self.mode
         return f"<FastPort {self.port} queue {self.queue}, {state}>"
-
-
-def bursts(*ports: FastPort, timeout_ms: int = -1) -> Iterator[tuple[FastPort, Burst]]:
-    """Receive from several ports, a burst of each in turn. Each step ends the burst before it.
-
-    Args:
-        ports: open ones, used by this thread only.
-        timeout_ms: as of `FastPort.bursts`.
-
-    Yields:
-        the port that received, and the burst.
-
-    Raises:
-        As `FastPort.bursts`.
-    """
-    poller = select.poll()
-    for port in ports:
-        poller.register(port, select.POLLIN)
-    until: float | None = None
-    try:
-        while not any(port.closed for port in ports):
-            got = False
-            for port in ports:
-                burst = port._take()
-                if burst is not None:
-                    got = True
-                    yield port, burst
-                    port._end_lease()
-                    with port.umem.alone():
-                        lib.xg_burst_end(port._raw)
-            if got:
-                until = None
-                continue
-            now = time.monotonic()
-            if until is None:
-                until = now + timeout_ms / 1000
-            if timeout_ms >= 0 and now >= until:
-                return
-            patience = SLICE_MS if timeout_ms < 0 else min(SLICE_MS, (until - now) * 1000)
-            if any([port._before_sleep() for port in ports]):
-                patience = 1
-            if not poller.poll(patience) and timeout_ms:
-                for port in ports:
-                    port._check_port()
-    finally:
-        for port in ports:
-            if not port.closed:
-                port._abandon_lease()
-
-
-def _flat(
-    frames: Sequence[bytes] | NDArray[np.uint8],
-) -> tuple[bytes | NDArray[np.uint8], NDArray[np.uintp], NDArray[np.uint32]]:
-    """Frames in one piece, where each begins, and how long it is."""
-    if isinstance(frames, np.ndarray):
-        if frames.dtype != np.uint8 or frames.ndim != 2:
-            raise TypeError(
-                f"an array of frames is of uint8 and has shape (n, length), not {frames.dtype} "
-                f"and {frames.shape}"
-            )
-        n, length = frames.shape
-        offsets = np.arange(n, dtype=np.uintp) * length
-        return np.ascontiguousarray(frames), offsets, np.full(n, length, np.uint32)
-    if isinstance(frames, (bytes, bytearray, memoryview)):
-        raise TypeError("send() takes several frames: send([frame])")
-    lengths = np.fromiter(map(len, frames), np.uint32, len(frames))
-    offsets = np.zeros(len(lengths), np.uintp)
-    np.cumsum(lengths[:-1], out=offsets[1:])
-    return b"".join(frames), offsets, lengths

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
+from xdpgw.fast_receive import Receiver
+
 if TYPE_CHECKING:
     from xdpgw.fast_burst import Burst
 
@@ -20,7 +22,7 @@ CHECK_S = 1.0
 """How often to look whether the port is still there."""
 
 
-class AsyncBursts:
+class AsyncBursts(Receiver):
     """Waits for frames by the running event loop. Each step ends the burst before it."""
 
     _waiter: asyncio.Future[None] | None = None
@@ -65,24 +67,6 @@ class AsyncBursts:
         if waiter is not None:
             waiter.get_loop().remove_reader(self.fileno())
             _done(waiter)
-
-    # Of the FastPort:
-
-    @property
-    def closed(self) -> bool:
-        raise NotImplementedError
-
-    def fileno(self) -> int:
-        raise NotImplementedError
-
-    def _take(self) -> Burst | None:
-        raise NotImplementedError
-
-    def _before_sleep(self) -> bool:
-        raise NotImplementedError
-
-    def _check_port(self) -> None:
-        raise NotImplementedError
 
 
 def _done(waiter: asyncio.Future[None]) -> None:

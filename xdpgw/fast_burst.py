@@ -259,6 +259,8 @@ class Burst:
         if source is None:
             raise _ended()
         n: int = _drop(source.raw, _NULL if mask is None else _pointer_of(mask, self._n))
+        if n < 0:  # a signal's handler closed the port just now
+            raise _ended()
         return n
 
     def _send(
@@ -274,6 +276,8 @@ class Burst:
                 n = _send(source.raw, pointer, to)
             finally:
                 umem.lock.release()
+        if n < 0:
+            raise _ended()
         if self._views:
             self._release_sent(source)
         return n

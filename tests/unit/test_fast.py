@@ -14,9 +14,10 @@ import pytest
 
 from xdpgw._native import ffi, lib
 from xdpgw.errors import FastpathError, PrivilegeError
-from xdpgw.fast import Burst, Umem, _flat, burst_of
+from xdpgw.fast import Burst, Umem, burst_of
 from xdpgw.fast_burst import Source
 from xdpgw.fast_errors import Wanted, check_power_of_two, refuse_socket
+from xdpgw.fast_frames import in_one_piece
 
 FRAMES = [bytes([i]) * (20 + i) for i in range(5)]
 CHUNK = 2048
@@ -372,10 +373,10 @@ def test_unclosed_umem_is_a_warning() -> None:
 
 
 def test_frames_to_send_come_as_bytes_or_as_an_array() -> None:
-    data, offsets, lengths = _flat([b"ab", b"", b"cde"])
+    data, offsets, lengths = in_one_piece([b"ab", b"", b"cde"])
     assert (data, offsets.tolist(), lengths.tolist()) == (b"abcde", [0, 2, 2], [2, 0, 3])
     block = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    data, offsets, lengths = _flat(block[:, ::2])
+    data, offsets, lengths = in_one_piece(block[:, ::2])
     assert bytes(data) == bytes([0, 2, 4, 6, 8, 10])
     assert (offsets.tolist(), lengths.tolist()) == ([0, 2, 4], [2, 2, 2])
 
@@ -390,7 +391,7 @@ def test_frames_to_send_come_as_bytes_or_as_an_array() -> None:
 )
 def test_what_is_no_list_of_frames_is_told_in_words(frames: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
-        _flat(frames)
+        in_one_piece(frames)
 
 
 # Refusals
