@@ -32,10 +32,6 @@ __all__ = ["POLICY", "Seen", "run", "samples"]
 MODES = ("native", "generic")
 WAIT_S = 2.0
 
-ARRIVES = {"pass": "host", "tx": "wire", "af_xdp": "wire"}
-"""Where a frame of a verdict is seen; the demo's AF_XDP target sends it back, with its MAC
-addresses swapped."""
-
 Told = tuple[str, str, str | None]
 """Verdict, reason and rule, as an event of the log tells them."""
 
@@ -84,7 +80,16 @@ class Seen:
     @property
     def consistent(self) -> bool:
         """Whether the frame was seen where its verdict says."""
-        return self.arrived == ARRIVES.get(self.verdict, "nowhere")
+        sent_back = "wire" if self.verdict in SENT_BACK else "nowhere"
+        return self.arrived == ("host" if self.verdict == "pass" else sent_back)
+
+
+def _swapped(frame: bytes) -> bytes:
+    return frame[6:12] + frame[:6] + frame[12:]
+
+
+SENT_BACK = {"tx": bytes, "af_xdp": _swapped}
+"""What comes back on the wire for a frame, by its verdict."""
 
 
 def samples() -> list[tuple[str, bytes]]:
@@ -255,17 +260,11 @@ def _send(frame: bytes, wire: PacketSocket, host: PacketSocket, maps: Any, manif
     arrived = "nowhere"
     if verdict == "pass" and frame in host.receive(1, WAIT_S):
         arrived = "host"
-    elif verdict == "tx" and frame in wire.receive(1, WAIT_S):
-        arrived = "wire"
-    elif verdict == "af_xdp" and _swapped(frame) in wire.receive(1, WAIT_S):
+    elif verdict in SENT_BACK and SENT_BACK[verdict](frame) in wire.receive(1, WAIT_S):
         arrived = "wire"
     elif host.waiting() or wire.waiting():
         arrived = "elsewhere"
     return Seen(verdict, reason, rule, arrived)
-
-
-def _swapped(frame: bytes) -> bytes:
-    return frame[6:12] + frame[:6] + frame[12:]
 
 
 def _tell_log(reader: EventReader, names: Names, tell: Any, timeout_ms: int = 0) -> list[Told]:

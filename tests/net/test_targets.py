@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from scapy.utils import PcapNgReader
+from xdpgw.generate import generate
 
 from tests import frames as f
 from tests.net.process import Running, data, running, until, xdpgw
-from xdpgw.generate import generate
 from xdpgw.testbed import TestBed
 
 QUEUES = 4
@@ -444,12 +444,11 @@ def test_queue_that_is_held_by_another_socket_is_a_sentence_and_leaves_nothing(
 ) -> None:
     from xdpgw.fast import FastPort
 
-    with bed.gateway.entered():
-        with FastPort("left", 1, attach=None):
-            path = tmp_path / "edge.toml"
-            text = POLICY.replace("MODE", mode).replace("HANDLER", "count")
-            path.write_text(text.replace("ELSE", "drop"))
-            done = xdpgw(bed, "run", path)
+    with bed.gateway.entered(), FastPort("left", 1, attach=None):
+        path = tmp_path / "edge.toml"
+        text = POLICY.replace("MODE", mode).replace("HANDLER", "count")
+        path.write_text(text.replace("ELSE", "drop"))
+        done = xdpgw(bed, "run", path)
     assert done.returncode == 4
     assert "queue 1 of port left" in done.stderr
     assert xdpgw(bed, "status").returncode == 1

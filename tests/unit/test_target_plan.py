@@ -120,8 +120,14 @@ def test_plan_sends_out_of_a_port_that_serves_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("mtu", "chunk", "multi_buffer"),
-    [(1500, 2048, False), (1770, 2048, False), (1771, 4096, False), (3818, 4096, False)]
-    + [(3819, 4096, True), (9000, 4096, True)],
+    [
+        (1500, 2048, False),
+        (1770, 2048, False),
+        (1771, 4096, False),
+        (3818, 4096, False),
+        (3819, 4096, True),
+        (9000, 4096, True),
+    ],
 )
 def test_plan_umem_chooses_the_chunk_from_the_mtu(mtu: int, chunk: int, multi_buffer: bool) -> None:
     got = plan_umem(mtu)
