@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from types import FrameType
@@ -88,7 +88,7 @@ def _swapped(frame: bytes) -> bytes:
     return frame[6:12] + frame[:6] + frame[12:]
 
 
-SENT_BACK = {"tx": bytes, "af_xdp": _swapped}
+SENT_BACK: Mapping[str, Callable[[bytes], bytes]] = {"tx": bytes, "af_xdp": _swapped}
 """What comes back on the wire for a frame, by its verdict."""
 
 
