@@ -20,7 +20,7 @@ import pytest
 
 from tests import frames as f
 from tests.fastpath.toolchain import ROOT
-from tests.net.process import until
+from tests.net.process import running, until
 from xdpgw import fast
 from xdpgw.errors import BusyError, FastpathError, XdpgwError
 from xdpgw.fast import Burst, FastPort, Umem
@@ -903,6 +903,57 @@ def test_mtu_beyond_the_chunks_says_what_fits(jumbo: TestBed) -> None:
 def test_target_without_a_policy_says_so() -> None:
     with pytest.raises(XdpgwError, match="target some: no filter of xdpgw is in force"):
         FastPort("left", target="some")
+
+
+POLICY = """
+[policy]
+rules = \"\"\"
+mine  af_xdp some else drop  udp to port 9
+\"\"\"
+[ports.left]
+[af_xdp.some]
+handler = "count"
+[log]
+sources = "off"
+[gateway]
+on_exit = "keep"
+"""
+
+
+def test_target_of_the_policy_in_force_is_served(bed: TestBed, tmp_path: Path) -> None:
+    """The filter goes on without its process, and Python takes the place of its sockets."""
+    path = tmp_path / "edge.toml"
+    path.write_text(POLICY)
+    with running(bed, tmp_path, "run", path) as run:
+        run.said("left: ")
+        with pytest.raises(FastpathError, match="queue 0 of port left is held") as held:
+            FastPort("left", target="some")
+        assert held.value.errno == errno.EBUSY
+        assert run.end() == 0
+        with pytest.raises(XdpgwError, match="has no AF_XDP target other") as error:
+            FastPort("left", target="other")
+        assert error.value.hint == "it has some"
+        with pytest.raises(XdpgwError, match="does not hold port right") as error:
+            FastPort("right", target="some")
+        assert error.value.hint == "it holds left"
+        with pytest.raises(BusyError, match="port left is held by"):
+            FastPort("left")
+
+        wanted = numbered(5)
+        other = [f.eth(f.ipv4(f.udp(b"x" * 20, dport=10)))]
+        with (
+            FastPort("left", target="some") as port,
+            from_peer(bed) as far,
+            bed.host() as host,
+        ):
+            assert port.attached == "native"
+            far.send(wanted[:2] + other + wanted[2:])
+            assert receive(port, 5) == wanted
+            assert host.receive(1) == other
+        with from_peer(bed) as far, bed.host() as host:
+            far.send(wanted + other)
+            assert host.receive(1) == other  # the rule says: else drop
+            assert host.waiting() == []
 
 
 def without(capability: str, code: str, *prefix: str) -> str:
