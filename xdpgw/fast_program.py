@@ -28,17 +28,14 @@ _HAS_FRAGS = 1 << 5  # BPF_F_XDP_HAS_FRAGS
 
 
 class Entry(Protocol):
-    """A place in an XSKMAP."""
+    """A place in an XSKMAP, and the program that reads it."""
 
     @property
     def attached(self) -> str:
         """The mode of the port's program: native or generic."""
 
-    def put(self, fd: int) -> None:
-        """Have the program hand frames to a socket from here on."""
-
     def remove(self) -> None:
-        """No longer; twice is fine."""
+        """The program no longer hands frames to the socket; twice is fine."""
 
     def close(self) -> None:
         """Let go of map and program; twice is fine."""
@@ -62,22 +59,11 @@ _lock = threading.Lock()
 class FrameEntry:
     """A queue of the program of bpf/frames.bpf.c."""
 
-    def __init__(self, shared: _Shared, port: str, queue: int) -> None:
+    def __init__(self, shared: _Shared, key: bytes) -> None:
         self._shared: _Shared | None = shared
         self._map = shared.object.map("xsks")
-        self._port, self._queue = port, queue
-        self._key: bytes | None = None
+        self._key: bytes | None = key
         self.attached = shared.mode
-
-    def put(self, fd: int) -> None:
-        """Have the program hand the queue's frames to a socket.
-
-        Raises:
-            BusyError: another FastPort of this process serves the queue.
-        """
-        key = self._queue.to_bytes(4, "little")
-        _insert(self._map, key, fd, f"queue {self._queue} of port {self._port}")
-        self._key = key
 
     def remove(self) -> None:
         """The queue's packets go to the stack from here on."""
@@ -87,6 +73,7 @@ class FrameEntry:
 
     def close(self) -> None:
         """The last one takes the program off the port."""
+        self.remove()
         shared, self._shared = self._shared, None
         if shared is None:
             return
@@ -96,18 +83,25 @@ class FrameEntry:
                 _drop(shared)
 
 
-def port_program(port: str, ifindex: int, queue: int, wanted: str, *, frags: bool) -> FrameEntry:
-    """Put the program on a port, or use the one that is on it for this process already.
+def port_program(
+    port: str, ifindex: int, queue: int, fd: int, wanted: str, *, frags: bool
+) -> FrameEntry:
+    """Have the program hand a queue's frames to a socket; put it on the port if it is not there.
+
+    The socket is in the map before the program is on the port: from its first packet on, none goes
+    past the socket.
 
     Args:
         port: name of the port, in this network namespace.
         ifindex: of the port.
         queue: whose frames are wanted.
+        fd: of the socket.
         wanted: native, generic or auto.
         frags: whether frames may lie in several buffers, which takes kernel 5.18.
 
     Raises:
-        BusyError: another program is on the port, or ours in another mode.
+        BusyError: another program is on the port, or ours in another mode; or another FastPort of
+            this process serves the queue.
         KernelError, PrivilegeError: as `Link.attach_as` and `BpfObject.load`.
         FastpathError: the queue is beyond what the program's map holds.
     """
@@ -116,15 +110,11 @@ def port_program(port: str, ifindex: int, queue: int, wanted: str, *, frags: boo
             f"the program for frames serves queues 0 to {QUEUES - 1} of a port, not {queue}",
             f"ethtool -L {port} combined {QUEUES}; or attach=None and a program of your own",
         )
-    key = (netns_inode(), ifindex)
+    place = (queue.to_bytes(4, "little"), fd, f"queue {queue} of port {port}")
     with _lock:
-        shared = _programs.get(key)
-        if shared is not None and shared.link.info().ifindex != ifindex:
-            _drop(shared)  # its port is gone, and another has the number
-            shared = None
+        shared = _known((netns_inode(), ifindex))
         if shared is None:
-            shared = _load(key, wanted, frags)
-            _programs[key] = shared
+            shared = _attach((netns_inode(), ifindex), place, wanted, frags)
         elif wanted not in ("auto", shared.mode):
             raise BusyError(
                 f"this process has its program on port {port} in {shared.mode} mode, "
@@ -132,18 +122,32 @@ def port_program(port: str, ifindex: int, queue: int, wanted: str, *, frags: boo
                 'attach="auto" takes what is there',
                 holder="this process",
             )
+        else:
+            _insert(shared.object.map("xsks"), *place)
         shared.users += 1
-        return FrameEntry(shared, port, queue)
+        return FrameEntry(shared, place[0])
 
 
-def _load(key: tuple[int, int], wanted: str, frags: bool) -> _Shared:
+def _known(key: tuple[int, int]) -> _Shared | None:
+    shared = _programs.get(key)
+    if shared is not None and shared.link.info().ifindex != key[1]:
+        _drop(shared)  # its port is gone, and another has the number
+        return None
+    return shared
+
+
+def _attach(
+    key: tuple[int, int], place: tuple[bytes, int, str], wanted: str, frags: bool
+) -> _Shared:
     elf = (resources.files("xdpgw") / "bpf" / "frames.bpf.o").read_bytes()
     with ExitStack() as undo:
         program = undo.enter_context(BpfObject(elf, name="frames"))
         program.load(prog_flags={"frames": _HAS_FRAGS} if frags else None)
+        _insert(program.map("xsks"), *place)
         link, mode, _ = Link.attach_as(program.program("frames"), key[1], wanted)
         undo.pop_all()
-    return _Shared(key, program, link, mode)
+    shared = _programs[key] = _Shared(key, program, link, mode)
+    return shared
 
 
 def _drop(shared: _Shared) -> None:
@@ -178,6 +182,7 @@ class TargetEntry:
 
     def close(self) -> None:
         """Let go of the map."""
+        self.remove()
         self._map.close()
 
 

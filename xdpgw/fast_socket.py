@@ -157,17 +157,17 @@ def open_socket(
     if umem is None:
         umem = undo.enter_context(_own_umem(want, mtu))
     _check_mtu(want, umem, mtu)
-    entries = undo.enter_context(_Entries())
-    if target is not None:
-        entries.append(target_entry(want.port, want.queue, target))
+    place = None if target is None else target_entry(want.port, want.queue, target)
+    entries = undo.enter_context(_Entries([] if place is None else [place]))
     raw = _burst(want.burst)
     with umem.alone():
         xsk, wanted = _bind(want, umem, ifindex, undo)
-    if target is None and attach is not None:
+    fd = lib.xg_xsk_fd(xsk)
+    if place is not None:
+        place.put(fd)
+    elif attach is not None:
         frags = umem.multi_buffer or mtu > single_buffer_mtu()
-        entries.append(port_program(want.port, ifindex, want.queue, attach, frags=frags))
-    for entry in entries:
-        entry.put(lib.xg_xsk_fd(xsk))
+        entries.append(port_program(want.port, ifindex, want.queue, fd, attach, frags=frags))
     return Opened(umem, xsk, raw, entries[0] if entries else None, wanted)
 
 
