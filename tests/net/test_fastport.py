@@ -519,9 +519,9 @@ def test_loop_ends_when_nothing_came_for_so_long(timeout_ms: int) -> None:
 
 def test_time_without_frames_counts_from_the_last_one(bed: TestBed) -> None:
     with FastPort("left") as port, from_peer(bed) as far:
-        loop = port.bursts(timeout_ms=150)
+        loop = port.bursts(timeout_ms=450)
         for n in range(3):
-            timer = threading.Timer(0.1, far.send, [numbered(1)])
+            timer = threading.Timer(0.25, far.send, [numbered(1)])
             timer.start()
             assert next(loop).n == 1, n
             timer.join()
