@@ -243,10 +243,10 @@ const struct xg_part *parts_of(const struct xg_burst *burst, uint32_t i, struct 
 /* Room for n descriptors: at need by fetching what is sent, and by kicking what is not. */
 static int tx_room(struct xg_xsk *to, uint32_t n)
 {
-	if (ring_room(&to->tx, n) >= n)
-		return 1;
 	if (!to->tx.size)
 		return 0;
+	if (ring_room(&to->tx, n) >= n)
+		return 1;
 	ring_publish(&to->tx);
 	xsk_reclaim(to->umem, to->queue);
 	xsk_kick(to);
