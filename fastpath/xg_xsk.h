@@ -183,7 +183,8 @@ void xg_xsk_levels(const struct xg_xsk *xsk, struct xg_ring_levels *out);
 
 /*
  * Closes the socket, and with the last one of a queue its fill and completion ring. Chunks that the
- * kernel had come back to the UMEM. NULL is fine.
+ * kernel had come back to the UMEM; those of frames that it had not sent, with the last one. NULL is
+ * fine.
  */
 void xg_xsk_close(struct xg_xsk *xsk);
 

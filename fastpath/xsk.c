@@ -405,37 +405,28 @@ void xg_xsk_levels(const struct xg_xsk *xsk, struct xg_ring_levels *out)
 }
 
 /*
- * What the rings of a closed socket still hold is nobody's: the mapping outlives the descriptor,
- * and the kernel moves the indices no more.
+ * What the RX ring of a closed socket still holds is nobody's: the mapping outlives the descriptor,
+ * and the kernel moves the indices no more. The TX ring cannot be read so: before 6.17 the kernel
+ * shows what it took only when it has taken all (xskq_cons_release()), and what it took still comes
+ * back by the completion ring. What it did not take stays `sending` until the queue's last socket
+ * is closed.
  */
-static void take_back_rings(struct xg_xsk *xsk)
+static void take_back_rx(struct xg_xsk *xsk)
 {
 	struct xg_umem *umem = xsk->umem;
 	uint32_t top = n_free(umem), n, i;
 
-	if (xsk->rx.size) {
-		n = ring_filled(&xsk->rx, xsk->rx.size);
-		for (i = 0; i < n; i++) {
-			uint64_t addr = ring_desc_at(&xsk->rx, i)->addr;
+	if (!xsk->rx.size)
+		return;
+	n = ring_filled(&xsk->rx, xsk->rx.size);
+	for (i = 0; i < n; i++) {
+		uint64_t addr = ring_desc_at(&xsk->rx, i)->addr;
 
-			xg_debug_hand(umem, addr, OWNER_RECEIVING, OWNER_FREE);
-			free_push(umem, &top, addr);
-		}
-		hand_over(umem, OWNER_RECEIVING, OWNER_FREE, n);
-		xsk->rx.cached_consumer += n;
+		xg_debug_hand(umem, addr, OWNER_RECEIVING, OWNER_FREE);
+		free_push(umem, &top, addr);
 	}
-	if (xsk->tx.size) {
-		n = xsk->tx.size - ring_room(&xsk->tx, xsk->tx.size);
-		for (i = 0; i < n; i++) {
-			const struct xdp_desc *desc = (const struct xdp_desc *)xsk->tx.entries;
-			uint64_t addr = desc[(xsk->tx.cached_consumer + i) & xsk->tx.mask].addr;
-
-			xg_debug_hand(umem, addr, OWNER_SENDING, OWNER_FREE);
-			free_push(umem, &top, addr);
-		}
-		hand_over(umem, OWNER_SENDING, OWNER_FREE, n);
-		xsk->queue->sending -= n;
-	}
+	hand_over(umem, OWNER_RECEIVING, OWNER_FREE, n);
+	xsk->rx.cached_consumer += n;
 }
 
 /*
@@ -477,7 +468,7 @@ void xg_xsk_close(struct xg_xsk *xsk)
 		;
 	*link = xsk->next;
 	close(xsk->fd);
-	take_back_rings(xsk);
+	take_back_rx(xsk);
 	unmap_ring(&xsk->tx);
 	unmap_ring(&xsk->rx);
 	if (--xsk->queue->sockets == 0) {
