@@ -525,7 +525,7 @@ int xg_xsk_next(struct xg_xsk *xsk, struct xg_burst *burst, int timeout_ms)
 	xg_burst_end(burst);
 	for (;;) {
 		uint32_t rounds;
-		int n = xg_xsk_receive(xsk, burst), found = 0, slice;
+		int n = xg_xsk_receive(xsk, burst), found = 0, unsent, slice;
 
 		if (n || !timeout_ms)
 			return n;
@@ -550,9 +550,13 @@ int xg_xsk_next(struct xg_xsk *xsk, struct xg_burst *burst, int timeout_ms)
 		} else {
 			slice = -1;
 		}
-		if (xsk_has_unsent(xsk) && xsk_kick(xsk) && (slice < 0 || slice > 1))
-			slice = 1; /* the device was busy: try again soon */
+		/* First: a full completion ring keeps the kernel from sending. */
+		xsk_reclaim(xsk->umem, xsk->queue);
+		unsent = xsk_has_unsent(xsk) && xsk_kick(xsk);
 		xsk_fill(xsk);
+		/* The device was busy, or has what it would receive into: no frame will wake us. */
+		if ((unsent || xsk_awaits_chunks(xsk)) && (slice < 0 || slice > 1))
+			slice = 1;
 		bump(&xsk->polls, 1);
 		n = poll(&wait, 1, slice);
 		if (n < 0)

@@ -158,10 +158,13 @@ static int any_filled(const struct xg_worker *worker)
 	return 0;
 }
 
-/* Sends what a busy device left in the TX rings, and feeds fill rings that ran short of chunks. */
+/*
+ * Sends what a busy device left in the TX rings, and feeds fill rings that ran short of chunks.
+ * Returns whether some of it is to be tried again soon: no frame may wake us for it.
+ */
 static int tend(struct xg_worker *worker)
 {
-	int unsent = 0;
+	int unsettled = 0;
 	uint32_t i;
 
 	for (i = 0; i < worker->n; i++) {
@@ -169,23 +172,24 @@ static int tend(struct xg_worker *worker)
 		struct xg_xsk *to = seat->handler.opts.to;
 
 		if (xsk_has_unsent(seat->xsk))
-			unsent |= xsk_kick(seat->xsk) != 0;
+			unsettled |= xsk_kick(seat->xsk) != 0;
 		if (to && xsk_has_unsent(to))
-			unsent |= xsk_kick(to) != 0;
+			unsettled |= xsk_kick(to) != 0;
 		xsk_reclaim(seat->xsk->umem, seat->xsk->queue);
 		if (to)
 			xsk_reclaim(to->umem, to->queue);
 		xsk_fill(seat->xsk);
+		unsettled |= xsk_awaits_chunks(seat->xsk);
 		if (seat->handler.idle)
 			seat->handler.idle(&seat->handler);
 	}
-	return unsent;
+	return unsettled;
 }
 
 static int wait_for_frames(struct xg_worker *worker, uint32_t *at)
 {
 	uint32_t rounds = idle_rounds(&worker->idle), i;
-	int found = 0, unsent;
+	int found = 0, unsettled;
 
 	if (rounds) {
 		while (!found && rounds--) {
@@ -196,10 +200,10 @@ static int wait_for_frames(struct xg_worker *worker, uint32_t *at)
 		if (found)
 			return 0;
 	}
-	unsent = tend(worker);
+	unsettled = tend(worker);
 	for (i = 0; i < worker->n; i++)
 		bump(&worker->seats[i].xsk->polls, 1);
-	if (poll(worker->waits, worker->n + 1, unsent ? 1 : -1) < 0 && errno != EINTR)
+	if (poll(worker->waits, worker->n + 1, unsettled ? 1 : -1) < 0 && errno != EINTR)
 		return -errno;
 	for (i = 0; i < worker->n; i++) {
 		if (!(worker->waits[i].revents & (POLLERR | POLLHUP | POLLNVAL)))

@@ -164,6 +164,16 @@ static inline int xsk_has_unsent(struct xg_xsk *xsk)
 	return xsk->tx.size && ring_room(&xsk->tx, xsk->tx.size) != xsk->tx.size;
 }
 
+/* Chunks are missing in the fill ring, and come back when they are sent, which poll() does not tell. */
+static inline int xsk_awaits_chunks(struct xg_xsk *xsk)
+{
+	struct ring *fill = &xsk->queue->fill;
+	const _Atomic uint32_t *owned = xsk->umem->owned;
+
+	return xsk->rx.size && ring_room(fill, fill->size) && !n_free(xsk->umem) &&
+	       atomic_load_explicit(&owned[OWNER_SENDING], memory_order_relaxed);
+}
+
 /* idle.c */
 
 /* How long to look for a frame before sleeping, in rounds. 0: sleep at once. */

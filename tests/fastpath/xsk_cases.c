@@ -478,6 +478,61 @@ static void full_completion_ring_stops_sending_until_it_is_read(void)
 	tear_down();
 }
 
+static int completes(void)
+{
+	fake_complete(world.seats[0].fd, ENOUGH);
+	return 1;
+}
+
+/* Frames that wait for a place in the completion ring go out while the reader sleeps. */
+static void reader_that_sleeps_reads_the_completion_ring(void)
+{
+	struct fake_plan plan = willing;
+
+	plan.late_percent = 100;
+	set_up(&plan, 0);
+	world.seats[0].opts = options(1, 0);
+	world.seats[0].opts.completion = RING / 2;
+	CHECK(!world_open(0, 0));
+	CHECK(world_send_copies(0, RING) == RING);
+	fake_on_sleep = completes;
+	CHECK(xg_xsk_next(world.seats[0].xsk, world.seats[0].burst, 20) == 0);
+	world_check();
+	CHECK(world.seats[0].log.n_out == RING);
+	tear_down();
+}
+
+static int completes_and_delivers(void)
+{
+	fake_complete(world.seats[0].fd, ENOUGH);
+	world_deliver(0, 1);
+	return 1;
+}
+
+/* All chunks are being sent when it falls asleep: those that come back go to the fill ring. */
+static void reader_that_sleeps_feeds_the_fill_ring(void)
+{
+	struct fake_plan plan = willing;
+	int n;
+
+	plan.late_percent = 100;
+	set_up(&plan, 0);
+	world_close(0);
+	xg_umem_free(world.umems[0]);
+	CHECK(!xg_umem_create(RING, 2048, &world.umems[0]));
+	world.seats[0].opts = options(1, 0);
+	world.seats[0].opts.fill = RING;
+	CHECK(!world_open(0, 0));
+	CHECK(world_deliver(0, ENOUGH) == RING);
+	reflect_all(0);
+	CHECK(ledger_of(0).sending == RING);
+	fake_on_sleep = completes_and_delivers;
+	n = xg_xsk_next(world.seats[0].xsk, world.seats[0].burst, 100);
+	CHECK(n > 0);
+	world_took(0, (uint32_t)n);
+	tear_down();
+}
+
 static void socket_without_tx_ring_sends_nothing(void)
 {
 	set_up(&willing, 0);
@@ -1010,6 +1065,8 @@ static const struct {
 	CASE(burst_that_ended_claims_nothing),
 	CASE(full_tx_ring_drops_what_does_not_fit_and_counts),
 	CASE(full_completion_ring_stops_sending_until_it_is_read),
+	CASE(reader_that_sleeps_reads_the_completion_ring),
+	CASE(reader_that_sleeps_feeds_the_fill_ring),
 	CASE(socket_without_tx_ring_sends_nothing),
 	CASE(socket_without_rx_ring_receives_nothing),
 	CASE(ports_of_one_umem_pass_frames_without_a_copy),
