@@ -108,12 +108,14 @@ void xsk_fill(struct xg_xsk *xsk)
 
 uint32_t xsk_kick(struct xg_xsk *xsk)
 {
-	struct ring *tx = &xsk->tx;
-	uint32_t left = tx->size - ring_room(tx, tx->size), before, vain = 0;
+	struct ring *tx = &xsk->tx, *completion = &xsk->queue->completion;
+	uint32_t left = tx->size - ring_room(tx, tx->size), before, vain = 0, done_before;
+	uint32_t done = atomic_load_explicit(completion->producer, memory_order_relaxed);
 
 	/*
 	 * In copy mode the call itself sends, up to a budget of the kernel's (32 frames); in
-	 * zero-copy mode it tells the driver, once.
+	 * zero-copy mode it tells the driver, once. Before 6.17 the kernel shows what it took only
+	 * when it has taken all: then the completions tell that it goes on.
 	 */
 	while (left && ring_needs_wakeup(tx)) {
 		int err = sendto(xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 ? errno : 0;
@@ -121,10 +123,12 @@ uint32_t xsk_kick(struct xg_xsk *xsk)
 		bump(&xsk->kicks, 1);
 		before = left;
 		left = tx->size - ring_room(tx, tx->size);
+		done_before = done;
+		done = atomic_load_explicit(completion->producer, memory_order_relaxed);
 		/* EAGAIN: the budget, or a full completion ring. EBUSY, ENOBUFS: the device. */
 		if (xsk->zero_copy || (err && err != EAGAIN && err != EBUSY && err != ENOBUFS))
 			break;
-		if (left != before)
+		if (left != before || done != done_before)
 			vain = 0;
 		else if (++vain == KICKS_IN_VAIN)
 			break;

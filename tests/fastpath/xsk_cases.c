@@ -533,6 +533,23 @@ static void reader_that_sleeps_feeds_the_fill_ring(void)
 	tear_down();
 }
 
+static void kernel_of_late_releases_is_kicked_until_it_has_all(void)
+{
+	struct fake_plan plan = willing;
+
+	/* It shows nothing of a full ring until it has sent all of it, 32 frames a call. */
+	plan.lazy_consumer = 1;
+	set_up(&plan, 0);
+	world.seats[0].opts = options(1, 0);
+	world.seats[0].opts.tx = 2 * RING;
+	world.seats[0].opts.completion = 4 * RING;
+	CHECK(!world_open(0, 0));
+	CHECK(world_send_copies(0, WORLD_BURST) == WORLD_BURST);
+	world_check();
+	world_settle();
+	tear_down();
+}
+
 static void socket_without_tx_ring_sends_nothing(void)
 {
 	set_up(&willing, 0);
@@ -1067,6 +1084,7 @@ static const struct {
 	CASE(full_completion_ring_stops_sending_until_it_is_read),
 	CASE(reader_that_sleeps_reads_the_completion_ring),
 	CASE(reader_that_sleeps_feeds_the_fill_ring),
+	CASE(kernel_of_late_releases_is_kicked_until_it_has_all),
 	CASE(socket_without_tx_ring_sends_nothing),
 	CASE(socket_without_rx_ring_receives_nothing),
 	CASE(ports_of_one_umem_pass_frames_without_a_copy),
