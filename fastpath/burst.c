@@ -156,52 +156,85 @@ static uint32_t receive_single(struct xg_xsk *xsk, struct xg_burst *burst, uint6
 	}
 	*bytes = total;
 	burst->n = n;
+	if (n)
+		ring_give_back(rx, n);
 	return n;
 }
 
-/* One frame from the at-th descriptor on. Returns its descriptors; 0: the last is not there yet. */
-static uint32_t take_parts(struct xg_xsk *xsk, uint32_t at, uint32_t filled, struct xg_part *parts,
-			   uint32_t *length)
+/* Descriptors of the frame that begins with the at-th one. 0: the last one is not there yet. */
+static uint32_t count_parts(const struct xg_xsk *xsk, uint32_t at, uint32_t filled)
 {
 	uint32_t n = 0;
 
-	*length = 0;
-	while (at + n < filled && n < PARTS_MAX) {
-		const struct xdp_desc *desc = ring_desc_at(&xsk->rx, at + n);
-
-		parts[n].addr = desc->addr;
-		parts[n].length = desc->len;
-		*length += desc->len;
-		n++;
-		if (!(desc->options & XDP_PKT_CONTD))
+	while (at + n < filled)
+		if (!(ring_desc_at(&xsk->rx, at + n++)->options & XDP_PKT_CONTD))
 			return n;
-	}
 	return 0;
 }
 
+/*
+ * A frame in more parts than any socket could send, such as 64 kB in chunks of 2048 bytes. It must
+ * not keep those behind it in the ring: received, and recycled at once.
+ */
+static void skip_frame(struct xg_xsk *xsk, uint32_t at, uint32_t parts)
+{
+	uint32_t top = n_free(xsk->umem), i;
+	uint64_t bytes = 0;
+
+	for (i = 0; i < parts; i++) {
+		const struct xdp_desc *desc = ring_desc_at(&xsk->rx, at + i);
+
+		xg_debug_hand(xsk->umem, desc->addr, OWNER_RECEIVING, OWNER_FREE);
+		free_push(xsk->umem, &top, desc->addr);
+		bytes += desc->len;
+	}
+	hand_over(xsk->umem, OWNER_RECEIVING, OWNER_FREE, parts);
+	bump(&xsk->rx_packets, 1);
+	bump(&xsk->rx_bytes, bytes);
+	bump(&xsk->dropped, 1);
+}
+
+/* One frame of the burst, from the at-th descriptor on. Returns its bytes. */
+static uint32_t take_frame(struct xg_xsk *xsk, uint32_t at, uint32_t n, struct xg_part *parts)
+{
+	uint32_t length = 0, i;
+
+	for (i = 0; i < n; i++) {
+		const struct xdp_desc *desc = ring_desc_at(&xsk->rx, at + i);
+
+		xg_debug_hand(xsk->umem, desc->addr, OWNER_RECEIVING, OWNER_HELD);
+		parts[i].addr = desc->addr;
+		parts[i].length = desc->len;
+		length += desc->len;
+	}
+	return length;
+}
+
+/* Returns the chunks of the burst. Those of frames that were skipped are given back already. */
 static uint32_t receive_parts(struct xg_xsk *xsk, struct xg_burst *burst, uint64_t *bytes)
 {
-	uint32_t filled = ring_filled(&xsk->rx, burst->room + PARTS_MAX), taken = 0, n = 0, i;
+	/* All there is: a frame may reach behind what was known. */
+	uint32_t filled = ring_filled(&xsk->rx, xsk->rx.size), taken = 0, held = 0, n = 0, parts;
 
 	*bytes = 0;
-	while (n < burst->room && taken < burst->room) {
-		uint32_t parts =
-			take_parts(xsk, taken, filled, burst->parts + taken, &burst->length[n]);
-
-		if (!parts)
-			break;
-		for (i = 0; i < parts; i++)
-			xg_debug_hand(xsk->umem, burst->parts[taken + i].addr, OWNER_RECEIVING,
-				      OWNER_HELD);
-		burst->addr[n] = burst->parts[taken].addr;
-		burst->first[n] = taken;
-		*bytes += burst->length[n];
+	while (n < burst->room && held < burst->room &&
+	       (parts = count_parts(xsk, taken, filled)) != 0) {
+		if (parts > PARTS_MAX) {
+			skip_frame(xsk, taken, parts);
+		} else {
+			burst->length[n] = take_frame(xsk, taken, parts, burst->parts + held);
+			burst->addr[n] = burst->parts[held].addr;
+			burst->first[n++] = held;
+			*bytes += burst->length[n - 1];
+			held += parts;
+		}
 		taken += parts;
-		n++;
 	}
-	burst->first[n] = taken;
+	burst->first[n] = held;
 	burst->n = n;
-	return taken;
+	if (taken)
+		ring_give_back(&xsk->rx, taken);
+	return held;
 }
 
 int xg_xsk_receive(struct xg_xsk *xsk, struct xg_burst *burst)
@@ -218,7 +251,6 @@ int xg_xsk_receive(struct xg_xsk *xsk, struct xg_burst *burst)
 				   : receive_single(xsk, burst, &bytes);
 	if (!chunks)
 		return 0;
-	ring_give_back(&xsk->rx, chunks);
 	hand_over(xsk->umem, OWNER_RECEIVING, OWNER_HELD, chunks);
 	memset(burst->fate, XG_UNCLAIMED, burst->n);
 	burst->from = xsk;

@@ -406,6 +406,27 @@ static void frame_longer_than_a_chunk_is_the_kernel_s_loss(void)
 	tear_down();
 }
 
+/* A frame of 65535 bytes has 37 parts in chunks of 2048 bytes, and no socket can send so many. */
+static void frame_of_too_many_parts_keeps_none_back(void)
+{
+	struct seat *seat = &world.seats[0];
+
+	set_up(&willing, 1);
+	world.unmodelled = 1;
+	open_seat(0, 1, 0, 0);
+	CHECK(!fake_receive(seat->fd, frame_bytes(9, 9), 65535));
+	CHECK(!fake_receive(seat->fd, frame_bytes(9, 10), 100));
+	for (int tries = 0; !xg_xsk_receive(seat->xsk, seat->burst); tries++)
+		CHECK(tries < 2);
+	CHECK(seat->burst->n == 1 && seat->burst->length[0] == 100);
+	xg_burst_end(seat->burst);
+	world_check();
+	/* It was received, and recycled. */
+	CHECK(counters_of(0).rx_packets == 2 && counters_of(0).dropped == 2);
+	CHECK(counters_of(0).rx_bytes == 65635);
+	tear_down();
+}
+
 static void burst_that_ended_claims_nothing(void)
 {
 	struct xg_burst *burst;
@@ -1079,6 +1100,7 @@ static const struct {
 	CASE(empty_fill_ring_starves_and_recovers),
 	CASE(full_rx_ring_loses_and_keeps_order),
 	CASE(frame_longer_than_a_chunk_is_the_kernel_s_loss),
+	CASE(frame_of_too_many_parts_keeps_none_back),
 	CASE(burst_that_ended_claims_nothing),
 	CASE(full_tx_ring_drops_what_does_not_fit_and_counts),
 	CASE(full_completion_ring_stops_sending_until_it_is_read),
