@@ -572,8 +572,9 @@ int xg_xsk_next(struct xg_xsk *xsk, struct xg_burst *burst, int timeout_ms)
 				found = xsk->rx.size && ring_filled(&xsk->rx, 1);
 			}
 			idle_spun(&xsk->idle, found);
-			if (found)
-				continue;
+			/* It may be the first part of a frame only: then time goes on. */
+			if (found && (n = xg_xsk_receive(xsk, burst)) != 0)
+				return n;
 		}
 		if (timeout_ms > 0) {
 			int64_t now = now_ns();

@@ -406,6 +406,26 @@ static void frame_longer_than_a_chunk_is_the_kernel_s_loss(void)
 	tear_down();
 }
 
+static void frame_in_parts_waits_for_its_last_part(void)
+{
+	const uint32_t length = 5 * (2048 - HEADROOM);
+	struct seat *seat = &world.seats[0];
+
+	set_up(&willing, 1);
+	world.unmodelled = 1;
+	open_seat(0, 1, 0, 0);
+	fake_hold_back(seat->fd, 1);
+	CHECK(!fake_receive(seat->fd, frame_bytes(9, 9), length));
+	CHECK(xg_xsk_receive(seat->xsk, seat->burst) == 0);
+	CHECK(xg_xsk_next(seat->xsk, seat->burst, 3) == 0); /* and no longer than that */
+	world_check();
+	fake_hold_back(seat->fd, 0);
+	CHECK(xg_xsk_receive(seat->xsk, seat->burst) == 1);
+	CHECK(seat->burst->length[0] == length && seat->burst->first[1] == 5);
+	xg_burst_end(seat->burst);
+	tear_down();
+}
+
 /* A frame of 65535 bytes has 37 parts in chunks of 2048 bytes, and no socket can send so many. */
 static void frame_of_too_many_parts_keeps_none_back(void)
 {
@@ -1100,6 +1120,7 @@ static const struct {
 	CASE(empty_fill_ring_starves_and_recovers),
 	CASE(full_rx_ring_loses_and_keeps_order),
 	CASE(frame_longer_than_a_chunk_is_the_kernel_s_loss),
+	CASE(frame_in_parts_waits_for_its_last_part),
 	CASE(frame_of_too_many_parts_keeps_none_back),
 	CASE(burst_that_ended_claims_nothing),
 	CASE(full_tx_ring_drops_what_does_not_fit_and_counts),
