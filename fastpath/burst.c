@@ -242,7 +242,7 @@ int xg_xsk_receive(struct xg_xsk *xsk, struct xg_burst *burst)
 	uint32_t chunks;
 	uint64_t bytes;
 
-	if (burst->from)
+	if (burst->from || xsk->lent)
 		return -EBUSY;
 	if (!xsk->rx.size)
 		return 0;

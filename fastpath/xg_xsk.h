@@ -224,8 +224,9 @@ void xg_burst_free(struct xg_burst *burst);
 
 /*
  * Takes what is in the RX ring, at most the burst's room, and never waits. Returns the number of
- * frames, 0: none. The burst must have ended. A frame whose last chunk is not there yet stays in the
- * ring; one in more chunks than can be sent (18) is counted and recycled.
+ * frames, 0: none. A frame whose last chunk is not there yet stays in the ring; one in more chunks
+ * than can be sent (18) is counted and recycled. -EBUSY: the burst has not ended, or another one of
+ * this socket.
  */
 XG_MUST_CHECK int xg_xsk_receive(struct xg_xsk *xsk, struct xg_burst *burst);
 

@@ -447,6 +447,19 @@ static void frame_of_too_many_parts_keeps_none_back(void)
 	tear_down();
 }
 
+static void socket_has_one_burst_at_a_time(void)
+{
+	set_up(&willing, 0);
+	open_seat(0, 1, 0, 0);
+	world_deliver(0, 10);
+	world_receive(0);
+	world_deliver(0, 10);
+	CHECK(xg_xsk_receive(world.seats[0].xsk, world.seats[1].burst) == -EBUSY);
+	CHECK(xg_xsk_receive(world.seats[0].xsk, world.seats[0].burst) == -EBUSY);
+	CHECK(!world.seats[1].burst->from);
+	tear_down();
+}
+
 static void burst_that_ended_claims_nothing(void)
 {
 	struct xg_burst *burst;
@@ -1122,6 +1135,7 @@ static const struct {
 	CASE(frame_longer_than_a_chunk_is_the_kernel_s_loss),
 	CASE(frame_in_parts_waits_for_its_last_part),
 	CASE(frame_of_too_many_parts_keeps_none_back),
+	CASE(socket_has_one_burst_at_a_time),
 	CASE(burst_that_ended_claims_nothing),
 	CASE(full_tx_ring_drops_what_does_not_fit_and_counts),
 	CASE(full_completion_ring_stops_sending_until_it_is_read),
