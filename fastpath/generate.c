@@ -4,6 +4,7 @@
  *
  * The frames are laid into chunks once. What is in flight is a window over that circle of chunks: a
  * chunk is sent again only when its completion came back, which happens in the order of sending.
+ * Chunks of the circle are marked by NO_QUEUE in `where`: others may be under way on the same queue.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,6 +24,8 @@ struct lap {
 	uint64_t *addr; /* of each chunk of the circle */
 	uint32_t *length;
 	uint32_t n;
+	uint32_t at; /* the next one to be sent; those before it are in flight */
+	uint32_t in_flight;
 };
 
 static uint64_t now_ns(void)
@@ -57,35 +60,52 @@ static int lay_frames(struct xg_umem *umem, const uint8_t *bytes, const size_t *
 	return 0;
 }
 
-static void lift_frames(struct xg_umem *umem, const struct lap *lap)
+/* Gives the circle back. What is still in flight comes back as any other chunk that was sent. */
+static void lift_frames(struct xg_xsk *xsk, const struct lap *lap)
 {
-	uint32_t top = n_free(umem), i;
+	struct xg_umem *umem = xsk->umem;
+	uint32_t top = n_free(umem), at = lap->at, i;
 
-	for (i = 0; i < lap->n; i++) {
-		xg_debug_hand(umem, lap->addr[i], OWNER_HELD, OWNER_FREE);
-		free_push(umem, &top, lap->addr[i]);
+	for (i = 0; i < lap->n - lap->in_flight; i++) {
+		xg_debug_hand(umem, lap->addr[at], OWNER_HELD, OWNER_FREE);
+		free_push(umem, &top, lap->addr[at]);
+		at = at + 1 == lap->n ? 0 : at + 1;
 	}
-	hand_over(umem, OWNER_HELD, OWNER_FREE, lap->n);
+	hand_over(umem, OWNER_HELD, OWNER_FREE, i);
+	for (; i < lap->n; i++) {
+		umem->where[lap->addr[at] >> umem->chunk_shift] = xsk->queue_slot;
+		at = at + 1 == lap->n ? 0 : at + 1;
+	}
 }
 
-/* Completions go back to the circle, not to the stack. */
+/* Completions of the circle go back to it, others to the stack. Returns how many of the circle. */
 static uint32_t completed(struct xg_xsk *xsk)
 {
 	struct queue *queue = xsk->queue;
-	uint32_t n, i;
+	struct xg_umem *umem = xsk->umem;
+	uint32_t top = n_free(umem), own = 0, n, i;
 
 	if (!queue->sending)
 		return 0;
 	n = ring_filled(&queue->completion, queue->sending);
-	for (i = 0; i < n; i++)
-		xg_debug_hand(xsk->umem, ring_addr_at(&queue->completion, i), OWNER_SENDING,
-			      OWNER_HELD);
+	for (i = 0; i < n; i++) {
+		uint64_t addr = ring_addr_at(&queue->completion, i);
+
+		if (umem->where[addr >> umem->chunk_shift] == NO_QUEUE) {
+			xg_debug_hand(umem, addr, OWNER_SENDING, OWNER_HELD);
+			own++;
+		} else {
+			xg_debug_hand(umem, addr, OWNER_SENDING, OWNER_FREE);
+			free_push(umem, &top, addr);
+		}
+	}
 	if (n) {
 		ring_give_back(&queue->completion, n);
-		hand_over(xsk->umem, OWNER_SENDING, OWNER_HELD, n);
+		hand_over(umem, OWNER_SENDING, OWNER_HELD, own);
+		hand_over(umem, OWNER_SENDING, OWNER_FREE, n - own);
 		queue->sending -= n;
 	}
-	return n;
+	return own;
 }
 
 /* Frames that may be out by now. */
@@ -120,10 +140,11 @@ static int told_to_stop(const struct xg_generate_opts *opts, uint64_t elapsed_ns
 	       (opts->stop_after_ns && elapsed_ns >= opts->stop_after_ns);
 }
 
-static int send_lap(struct xg_xsk *xsk, const struct lap *lap, const struct xg_generate_opts *opts,
+static int send_lap(struct xg_xsk *xsk, struct lap *lap, const struct xg_generate_opts *opts,
 		    struct xg_generate_result *result)
 {
-	uint64_t start = now_ns(), put = 0, done = 0, kicks = xsk->kicks, put_bytes = 0, quiet = 0;
+	uint64_t start = now_ns(), put = 0, done = 0, kicks = xsk->kicks, put_bytes = 0;
+	uint64_t quiet = start; /* since then a completion is missing */
 	uint32_t at = 0;
 	int stopping = 0;
 
@@ -136,12 +157,12 @@ static int send_lap(struct xg_xsk *xsk, const struct lap *lap, const struct xg_g
 		if (opts->progress)
 			__atomic_store_n(opts->progress, done, __ATOMIC_RELAXED);
 		stopping |= told_to_stop(opts, now - start);
+		if (returned || done == put)
+			quiet = now;
+		else if (now - quiet > LAST_WAIT_NS)
+			break; /* such as after the port has gone */
 		if (stopping || (opts->count && put == opts->count)) {
 			if (done == put)
-				break;
-			if (returned || !quiet)
-				quiet = now;
-			if (now - quiet > LAST_WAIT_NS)
 				break;
 			xsk_kick(xsk);
 			continue;
@@ -178,11 +199,17 @@ static int send_lap(struct xg_xsk *xsk, const struct lap *lap, const struct xg_g
 		xsk_kick(xsk);
 	}
 	bump(&xsk->tx_bytes, put_bytes);
+	lap->at = at;
+	lap->in_flight = (uint32_t)(put - done);
+	for (; put != done; put--) {
+		at = at ? at - 1 : lap->n - 1;
+		put_bytes -= lap->length[at];
+	}
 	result->frames = done;
 	result->bytes = put_bytes;
 	result->duration_ns = now_ns() - start;
 	result->kicks = xsk->kicks - kicks;
-	return done == put ? 0 : -ETIMEDOUT;
+	return lap->in_flight ? -ETIMEDOUT : 0;
 }
 
 int xg_generate(struct xg_xsk *xsk, const uint8_t *bytes, const size_t *offsets,
@@ -194,6 +221,7 @@ int xg_generate(struct xg_xsk *xsk, const uint8_t *bytes, const size_t *offsets,
 
 	if (!n || !xsk->tx.size)
 		return -EINVAL;
+	xsk_reclaim(xsk->umem, xsk->queue);
 	/* Whole rounds of the frames, enough of them to keep the TX ring full. */
 	while (lap.n < 2 * xsk->tx.size && lap.n + n <= n_free(xsk->umem))
 		lap.n += n;
@@ -206,9 +234,7 @@ int xg_generate(struct xg_xsk *xsk, const uint8_t *bytes, const size_t *offsets,
 	if (err)
 		goto free_lap;
 	err = send_lap(xsk, &lap, opts, out);
-	/* Chunks whose completion is missing stay the kernel's until the socket is closed. */
-	if (!err)
-		lift_frames(xsk->umem, &lap);
+	lift_frames(xsk, &lap);
 	xg_debug_ledger(xsk->umem);
 
 free_lap:

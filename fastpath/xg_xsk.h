@@ -355,10 +355,10 @@ struct xg_generate_result {
 
 /*
  * Sends n frames in order, again and again from the first one on, until opts->count are out; at the
- * end waits for all completions (at most 1 s). Frames are given as in xg_xsk_send(), and laid once
- * into chunks, so that a round costs no copy in user space. The UMEM must have n free chunks. -EMSGSIZE
- * as in xg_xsk_send(), without multi_buffer. -ENOSPC: too few chunks. -ETIMEDOUT: completions are
- * missing; `out` is written.
+ * end waits for all completions. Frames are given as in xg_xsk_send(), and laid once into chunks, so
+ * that a round costs no copy in user space. The UMEM must have n free chunks. -EINVAL: no frame, or no
+ * TX ring. -EMSGSIZE as in xg_xsk_send(), without multi_buffer. -ENOSPC: too few chunks. -ETIMEDOUT:
+ * frames are out, and for 1 s none of them was completed; `out` is written.
  */
 XG_MUST_CHECK int xg_generate(struct xg_xsk *xsk, const uint8_t *bytes, const size_t *offsets,
 			      const uint32_t *lengths, uint32_t n,

@@ -1114,6 +1114,74 @@ static void generator_refuses_what_it_cannot_send(void)
 	tear_down();
 }
 
+static void generator_counts_its_own_frames_only(void)
+{
+	struct xg_generate_opts opts = { .count = 500 };
+	struct xg_generate_result result;
+	struct fake_plan plan = willing;
+
+	make_lap();
+	plan.late_percent = 100;
+	plan.late_ns = 100000;
+	set_up(&plan, 0);
+	open_seat(0, 1, 0, 0);
+	open_seat(1, 1, 0, 0);
+	/* Others are still under way on this queue when it begins. */
+	CHECK(world_send_copies(0, 20) == 20);
+	CHECK(world_send_copies(1, 20) == 20);
+	CHECK(generate(&opts, &result) == 0);
+	CHECK(result.frames == 500);
+	expect_lap(500);
+	count_generated(500);
+	world_check();
+	CHECK(world.seats[0].log.n_equal == 520);
+	world_settle();
+	CHECK(ledger_of(0).held == 0 && ledger_of(0).sending == 0);
+	tear_down();
+}
+
+static void generator_that_misses_completions_tells_and_loses_no_chunk(void)
+{
+	struct xg_generate_opts opts = { .count = 500 };
+	struct xg_generate_result result = { .frames = 12345 };
+	struct fake_plan plan = willing;
+	uint64_t before;
+
+	make_lap();
+	plan.late_percent = 100; /* for ever */
+	set_up(&plan, 0);
+	open_seat(0, 1, 0, 0);
+	opts.count = 50;
+	before = fake_now_ns();
+	CHECK(generate(&opts, &result) == -ETIMEDOUT);
+	CHECK(fake_now_ns() - before >= 1000000000 && fake_now_ns() - before < 1200000000);
+	CHECK(result.frames == 0);
+	expect_lap(50);
+	count_generated(50);
+	world_check();
+	CHECK(ledger_of(0).held == 0 && ledger_of(0).sending == 50);
+	fake_complete(world.seats[0].fd, 20); /* better late than never */
+	CHECK(world_send_copies(0, 10) == 10);
+	world_check();
+	world_close(0);
+	CHECK(ledger_of(0).free == CHUNKS);
+	tear_down();
+}
+
+static void generator_ends_where_the_port_is_gone(void)
+{
+	struct xg_generate_opts opts = { .count = 500 };
+	struct xg_generate_result result;
+
+	make_lap();
+	set_up(&willing, 0);
+	open_seat(0, 1, 0, 0);
+	fake_remove_device(1);
+	CHECK(generate(&opts, &result) < 0);
+	world.unmodelled = 1;
+	tear_down();
+}
+
 /* ------------------------------------------------------------------------------------------------ */
 
 #define CASE(name) { #name, name }
@@ -1160,6 +1228,9 @@ static const struct {
 	CASE(generator_keeps_its_pace),
 	CASE(generator_stops_when_told),
 	CASE(generator_refuses_what_it_cannot_send),
+	CASE(generator_counts_its_own_frames_only),
+	CASE(generator_that_misses_completions_tells_and_loses_no_chunk),
+	CASE(generator_ends_where_the_port_is_gone),
 };
 
 int main(int argc, char **argv)
