@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import select
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,8 +15,6 @@ from xdpgw.fast_errors import Wanted, refuse_socket
 from xdpgw.fast_umem import Umem, two_threads
 
 __all__ = ["Receiver", "bursts"]
-
-_AF_XDP = 44  # which Python's socket does not name
 
 SLICE_MS = 100
 """How long C waits at a time: as late as a signal may be seen that another thread was woken for."""
@@ -101,8 +98,6 @@ class Receiver:
                     continue
                 if n not in (0, -errno.EINTR):
                     self._failed(n)
-                if timeout_ms:
-                    self._check_port()
                 if timeout_ms >= 0:
                     now = time.monotonic()
                     if until is None:  # the first slice is over
@@ -157,14 +152,10 @@ class Receiver:
             return bool(lib.xg_xsk_flush(self.xsk, 0) > 0)
 
     def _check_port(self) -> None:
-        """Raise if the port is gone: poll(2) tells it of an AF_XDP socket only sometimes."""
-        probe = socket.socket(_AF_XDP, socket.SOCK_RAW, 0, fileno=self.fileno())
-        try:
-            err = probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        finally:
-            probe.detach()
-        if err == errno.ENETDOWN:
-            self._failed(-err)
+        """Raise if the port is gone, which poll(2) does not tell; xg_xsk_next() asks by itself."""
+        err = lib.xg_xsk_error(self.xsk)
+        if err < 0:
+            self._failed(err)
 
     def _failed(self, err: int) -> NoReturn:
         if err == -errno.ENETDOWN:  # so the kernel says "gone"; of "down" it says nothing
