@@ -95,7 +95,7 @@ class BpfObject:
         """
         handle = self._handle()
         if rodata is not None:
-            self._set_rodata(symbol, rodata)
+            self.set_rodata(symbol, rodata)
         for name, count in (entries or {}).items():
             self._named(lib.xg_object_map_set_entries(handle, name.encode(), count), "map", name)
         for name, kept in (reuse or {}).items():
@@ -107,7 +107,13 @@ class BpfObject:
         if err < 0:
             self._refuse_load(-err)
 
-    def _set_rodata(self, symbol: str, value: bytes) -> None:
+    def set_rodata(self, symbol: str, value: bytes) -> None:
+        """Set a `const volatile` global before load.
+
+        Raises:
+            AbiMismatch: it has another size.
+            KernelError: there is no such global, or the object is loaded.
+        """
         err = lib.xg_object_set_rodata(
             self._handle(), symbol.encode(), ffi.from_buffer(value), len(value)
         )

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xdpgw.words import flags_text, protocol_text
 
 if TYPE_CHECKING:
     from xdpgw.gateway import Applied
+    from xdpgw.generate import Report
 
-__all__ = ["applied_text", "explanation_line", "flow_text", "print_status", "print_targets"]
+__all__ = [
+    "applied_text",
+    "explanation_line",
+    "flow_text",
+    "print_report",
+    "print_status",
+    "print_targets",
+    "sending",
+]
 
 
 def flow_text(key: Mapping[str, Any]) -> str:
@@ -173,3 +183,29 @@ def _rate(per_second: float | None) -> str:
 
 def _level(ring: Mapping[str, int]) -> str:
     return f"{ring['level']}/{ring['size']}" if ring["size"] else ""
+
+
+@contextmanager
+def sending(count: int | None, *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
+    """A line on a terminal's stderr that tells how many frames are out; gives what to call."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.completed:,.0f} frames"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=count)
+        yield lambda sent: progress.update(task, completed=sent)
+
+
+def print_report(report: Report) -> None:
+    """Print what was sent."""
+    import click
+
+    click.echo(
+        f"{report.frames} frames, {report.bytes} bytes in {report.seconds:.3f} s: "
+        f"{report.pps:,.0f} frames/s, {report.bits_per_s / 1e6:,.1f} Mbit/s"
+    )
