@@ -563,8 +563,14 @@ int xg_xsk_next(struct xg_xsk *xsk, struct xg_burst *burst, int timeout_ms)
 		uint32_t rounds;
 		int n = xg_xsk_receive(xsk, burst), found = 0, unsent, slice;
 
-		if (n || !timeout_ms)
+		if (n)
 			return n;
+		if (!timeout_ms) {
+			/* The caller sleeps by itself: it must not do so on an empty fill ring. */
+			xsk_reclaim(xsk->umem, xsk->queue);
+			xsk_fill(xsk);
+			return 0;
+		}
 		rounds = idle_rounds(&xsk->idle);
 		if (rounds) {
 			while (!found && rounds--) {

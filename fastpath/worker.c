@@ -216,12 +216,16 @@ static int wait_for_frames(struct xg_worker *worker, uint32_t *at)
 	return 0;
 }
 
-static void finish(struct xg_worker *worker)
+/* -ECANCELED: a handler gave up, and the frames of the others are still to be handled. */
+static int finish(struct xg_worker *worker, uint32_t *at)
 {
-	uint32_t rounds = LAST_ROUNDS, at, i;
+	uint32_t rounds = LAST_ROUNDS, i;
+	int frames = 1;
 
-	while (rounds-- && any_filled(worker) && serve_round(worker, &at) > 0)
-		;
+	while (rounds-- && frames > 0 && any_filled(worker))
+		frames = serve_round(worker, at);
+	if (frames < 0)
+		return frames;
 	tend(worker);
 	for (i = 0; i < worker->n; i++) {
 		struct xg_xsk *to = worker->seats[i].handler.opts.to;
@@ -231,6 +235,7 @@ static void finish(struct xg_worker *worker)
 		if (to)
 			(void)!xg_xsk_flush(to, LAST_FLUSH_MS);
 	}
+	return 0;
 }
 
 int xg_worker_run(struct xg_worker *worker, uint32_t *at)
@@ -249,8 +254,7 @@ int xg_worker_run(struct xg_worker *worker, uint32_t *at)
 				return err;
 		}
 	}
-	finish(worker);
-	return 0;
+	return finish(worker, at);
 }
 
 void xg_worker_stop(struct xg_worker *worker)

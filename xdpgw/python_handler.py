@@ -94,12 +94,13 @@ class PythonHandler:
         """Handle one burst. Returns 0, or 1 for "do not call me again"."""
         burst = self._burst_of(raw)
         try:
-            self._function(burst)
+            try:
+                self._function(burst)
+            finally:
+                burst.invalidate()  # BufferError: the function has kept something of a frame
         except Exception:
             self._note(f"{self._where}: the handler raised\n{traceback.format_exc().rstrip()}")
             return 1
-        finally:
-            burst.invalidate()
         return 0
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from xdpgw import _abi as abi
 from xdpgw.config import Config, Target
 from xdpgw.errors import XdpgwError
+from xdpgw.facts import single_buffer_mtu
 from xdpgw.rules import On, RuleSet
 
 __all__ = ["ETHERNET_BYTES", "SocketPlan", "UmemPlan", "WorkerPlan", "plan_targets", "plan_umem"]
@@ -43,15 +44,15 @@ class UmemPlan:
 
 
 def plan_umem(mtu: int) -> UmemPlan:
-    """The smallest chunk that holds a frame of this MTU, or several of the largest.
+    """The smallest chunk that holds a frame of this MTU, or several where drivers may hand one over
+    in several buffers.
 
     Source: the kernel leaves XDP_PACKET_HEADROOM (256 bytes) before each frame; aligned chunks are
     powers of two from 2,048 bytes to a page.
     """
-    for chunk in (2048, 4096):
-        if mtu + ETHERNET_BYTES <= chunk - 256:
-            return UmemPlan(chunk, False)
-    return UmemPlan(4096, True)
+    if mtu > single_buffer_mtu():
+        return UmemPlan(4096, True)
+    return UmemPlan(2048 if mtu + ETHERNET_BYTES <= 2048 - 256 else 4096, False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,7 +292,13 @@ class _Worker:
             call, made = ffi.new("const char **"), ffi.new("struct xg_xsk **")
             err = lib.xg_xsk_open(self._umem, opts, beside, call, made)
             if err < 0:
-                wanted = Wanted(settings.ring, umem.chunk_bytes, chunks * umem.chunk_bytes, mode)
+                wanted = Wanted(
+                    settings.ring,
+                    umem.chunk_bytes,
+                    chunks * umem.chunk_bytes,
+                    mode,
+                    umem.multi_buffer,
+                )
                 said = ffi.string(call[0]).decode()
                 refuse_socket(err, said, port=plan.port, queue=plan.queue, wanted=wanted)
             key = None

@@ -124,8 +124,8 @@ def test_plan_sends_out_of_a_port_that_serves_nothing() -> None:
         (1500, 2048, False),
         (1770, 2048, False),
         (1771, 4096, False),
-        (3818, 4096, False),
-        (3819, 4096, True),
+        (3506, 4096, False),
+        (3507, 4096, True),
         (9000, 4096, True),
     ],
 )
