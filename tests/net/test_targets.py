@@ -107,11 +107,11 @@ def forget_output(folder: Path) -> None:
 
 @contextmanager
 def served(
-    bed: TestBed, folder: Path, mode: str, handler: str, otherwise: str = "drop", more: str = ""
+    bed: TestBed, folder: Path, mode: str, handler: str, otherwise: str = "drop", ring: int = 2048
 ) -> Iterator[Served]:
     path = folder / "edge.toml"
     text = POLICY.replace("MODE", mode).replace("HANDLER", handler).replace("ELSE", otherwise)
-    path.write_text(text.replace("[log]", f"{more}\n[log]"))
+    path.write_text(text.replace("ring = 2048", f"ring = {ring}"))
     found = Served(bed, path)
     forget_output(folder)
     with running(bed, folder, "run", path) as run:
@@ -184,13 +184,16 @@ def test_a_million_frames_are_delivered_below_the_limit(
     port = "left" if handler == "reflect" else "right"
     # Not to the far end's own address: its stack drops them at once.
     frames = [bytes.fromhex("020000000999 020000000998") + x[12:] for x in numbered(64)]
-    with served(bed, tmp_path, mode, handler) as target:
+    # A ring of 218 ms of them: a test that waits for its processor is no overload.
+    with served(bed, tmp_path, mode, handler, ring=32_768) as target:
         before = far_end_received(bed, port)
         assert send_from_peer(bed, frames, million, 150_000) == million
-        until(lambda: target.total("counters", "tx_packets") == million, "all sent on", 30.0)
         until(lambda: far_end_received(bed, port) - before == million, "all arrived", 10.0)
         assert target.counted() == {("af_xdp", "rule"): million}
-        assert target.total("counters", "tx_full") == 0
+        counted = [x["counters"] for x in target.sockets()]
+        assert sum(x["rx_packets"] for x in counted) == million
+        assert sum(x["tx_packets"] for x in counted) == million
+        assert sum(x["dropped"] for x in counted) == 0
 
 
 def far_end_received(bed: TestBed, port: str) -> int:
@@ -537,7 +540,9 @@ def test_ports_forward_both_ways_with_unequal_queues(
             assert send_from_peer(bed, frames, 200, 50_000, queue) == 200
             assert sorted(right.receive(200)) == sorted(frames)
         with bed.peer.entered():
-            report = generate("right-peer", frames, count=200, rate_pps=50_000, queue=3)
+            # In generic mode veth moves frames to another queue than the one they were sent on.
+            queue = 3 if mode == "native" else 0
+            report = generate("right-peer", frames, count=200, rate_pps=50_000, queue=queue)
         assert report.frames == 200
         assert sorted(left.receive(200)) == sorted(frames)
         assert right.waiting() == []
