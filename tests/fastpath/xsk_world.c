@@ -323,6 +323,13 @@ void world_end_burst(uint32_t i)
 		check_filled(seat);
 }
 
+void world_reflect(uint32_t i)
+{
+	world_receive(i);
+	world_send(i, NULL, i);
+	world_end_burst(i);
+}
+
 uint32_t world_send_copies(uint32_t i, uint32_t n)
 {
 	struct seat *seat = &world.seats[i];

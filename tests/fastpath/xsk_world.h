@@ -77,6 +77,8 @@ void world_receive(uint32_t i);
 void world_drop(uint32_t i, const uint8_t *mask);
 void world_send(uint32_t i, const uint8_t *mask, uint32_t to);
 void world_end_burst(uint32_t i);
+/* Receives, and sends all back. */
+void world_reflect(uint32_t i);
 /* Sends n frames of a new stream by copy. Returns how many went. */
 uint32_t world_send_copies(uint32_t i, uint32_t n);
 /* The log of a seat expects a frame. */
