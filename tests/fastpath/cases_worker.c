@@ -303,6 +303,32 @@ static void worker_goes_on_without_a_handler_that_gave_up(void)
 	finish();
 }
 
+static int gives_up(void *context, struct xg_burst *burst)
+{
+	(void)context, (void)burst;
+	calls++;
+	return 1;
+}
+
+static void worker_that_stops_tells_of_a_handler_that_gives_up(void)
+{
+	uint32_t at = 77;
+
+	start(&willing, 0);
+	open_seat(0, 1, 0, 0);
+	open_seat(1, 2, 0, 0);
+	add(0, &(struct xg_handler_opts){ .kind = XG_HANDLE_PYTHON, .call = gives_up });
+	add(1, &(struct xg_handler_opts){ .kind = XG_HANDLE_REFLECT });
+	world_deliver(0, 20);
+	world_deliver(1, 20);
+	xg_worker_stop(worker);
+	CHECK(xg_worker_run(worker, &at) == -ECANCELED && at == 0);
+	CHECK(xg_worker_run(worker, &at) == 0);
+	CHECK(counters_of(0).rx_packets == 20 && counters_of(1).rx_packets == 20);
+	CHECK(world.seats[1].log.n_out == 20);
+	finish();
+}
+
 /* All chunks are on their way out when it falls asleep, and frames are lost until some come back. */
 static void worker_that_sleeps_feeds_the_fill_ring(void)
 {
@@ -411,6 +437,7 @@ const struct xsk_case worker_cases[] = {
 	CASE(worker_that_is_stopped_handles_what_waits),
 	CASE(worker_serves_all_rows_at_once),
 	CASE(worker_goes_on_without_a_handler_that_gave_up),
+	CASE(worker_that_stops_tells_of_a_handler_that_gives_up),
 	CASE(worker_that_sleeps_feeds_the_fill_ring),
 	CASE(worker_sleeps_as_long_as_nothing_comes),
 	CASE(worker_is_watched_and_stopped_by_another_thread),
