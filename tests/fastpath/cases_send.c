@@ -103,6 +103,28 @@ static void reader_that_sleeps_feeds_the_fill_ring(void)
 	tear_down();
 }
 
+/* A caller with a poll of its own asks without waiting, and must find the fill ring fed, too. */
+static void reader_that_does_not_wait_feeds_the_fill_ring(void)
+{
+	struct fake_plan plan = willing;
+
+	plan.late_percent = 100;
+	set_up(&plan, 0);
+	xg_umem_free(world.umems[0]);
+	CHECK(!xg_umem_create(RING, 2048, &world.umems[0]));
+	world.seats[0].opts = options(1, 0);
+	world.seats[0].opts.fill = RING;
+	CHECK(!world_open(0, 0));
+	CHECK(world_deliver(0, ENOUGH) == RING);
+	world_reflect(0);
+	CHECK(xg_xsk_next(world.seats[0].xsk, world.seats[0].burst, 0) == 0);
+	CHECK(world_deliver(0, ENOUGH) == 0);
+	fake_complete(world.seats[0].fd, ENOUGH);
+	CHECK(xg_xsk_next(world.seats[0].xsk, world.seats[0].burst, 0) == 0);
+	CHECK(world_deliver(0, ENOUGH) == RING);
+	tear_down();
+}
+
 static void kernel_of_late_releases_is_kicked_until_it_has_all(void)
 {
 	struct fake_plan plan = willing;
@@ -285,6 +307,7 @@ const struct xsk_case send_cases[] = {
 	CASE(full_completion_ring_stops_sending_until_it_is_read),
 	CASE(reader_that_sleeps_reads_the_completion_ring),
 	CASE(reader_that_sleeps_feeds_the_fill_ring),
+	CASE(reader_that_does_not_wait_feeds_the_fill_ring),
 	CASE(kernel_of_late_releases_is_kicked_until_it_has_all),
 	CASE(socket_without_tx_ring_sends_nothing),
 	CASE(socket_without_rx_ring_receives_nothing),
