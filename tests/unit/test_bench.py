@@ -103,6 +103,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             yield plan_of([], 2, **values)
 
         monkeypatch.setattr(verdict, "plan", plan)
+        monkeypatch.setattr("bench.__main__.QUESTIONS", ("verdict",))
 
     return put
 
