@@ -289,7 +289,7 @@ def _print_json(
     books: dict[str, Books],
     fine: bool,
 ) -> None:
-    from xdpgw.cli import print_json
+    from xdpgw.cli_json import print_json
 
     rows = [
         {

@@ -193,7 +193,7 @@ def target_entry(port: str, queue: int, target: str) -> TargetEntry:
         XdpgwError: no policy is in force, or it has no such target or port.
     """
     from xdpgw import _abi as abi
-    from xdpgw.pins import Instance
+    from xdpgw.pins import Instance, xsk_key
 
     instance = Instance()
     manifest = instance.manifest()
@@ -213,8 +213,7 @@ def target_entry(port: str, queue: int, target: str) -> TargetEntry:
         )
     if queue >= abi.MAX_QUEUES:
         raise wrong(f"targets are served on queues 0 to {abi.MAX_QUEUES - 1}, not {queue}")
-    slot = manifest.port_slots[port] * abi.MAX_TARGETS + manifest.target_slots[target]
-    key = (slot * abi.MAX_QUEUES + queue).to_bytes(4, "little")
+    key = xsk_key(manifest.port_slots[port], manifest.target_slots[target], queue)
     return TargetEntry(
         Map.from_pin(instance.path / "xsks"),
         key,

@@ -32,7 +32,7 @@ from xdpgw.errors import AbiMismatch, BusyError, XdpgwError
 from xdpgw.facts import takes_vlan_tags
 from xdpgw.kernel import Link, Map, ensure_bpffs, netns_inode
 
-__all__ = ["BOOKS", "Attached", "Instance", "Manifest", "notes"]
+__all__ = ["BOOKS", "Attached", "Instance", "Manifest", "notes", "xsk_key"]
 
 BOOKS = ("counters", "rule_counters", "log_counters", "log_buckets", "sources", "events", "xsks")
 """The maps that a new program takes over from the old one."""
@@ -84,6 +84,12 @@ def notes(manifest: Manifest, port: str) -> list[str]:
             f"ethtool -K {port} rxvlan off"
         )
     return found
+
+
+def xsk_key(port_slot: int, target_slot: int, queue: int) -> bytes:
+    """The key of the map `xsks`, as bpf/verdict.h computes it."""
+    at = (port_slot * abi.MAX_TARGETS + target_slot) * abi.MAX_QUEUES + queue
+    return at.to_bytes(4, "little")
 
 
 class Instance:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from scapy.utils import PcapNgReader
-from xdpgw.generate import generate
 
 from tests import frames as f
 from tests.net.process import Running, data, running, until, xdpgw
+from xdpgw.generate import generate
 from xdpgw.testbed import TestBed
 
 QUEUES = 4
