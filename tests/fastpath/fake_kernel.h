@@ -11,6 +11,22 @@
 
 #include "fake_xdp.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1 /* as gcc says it */
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+/* As in sanitizer/asan_interface.h, which not every installation has. */
+void __asan_poison_memory_region(const volatile void *at, size_t bytes);
+void __asan_unpoison_memory_region(const volatile void *at, size_t bytes);
+#define POISON(at, bytes) __asan_poison_memory_region(at, bytes)
+#define UNPOISON(at, bytes) __asan_unpoison_memory_region(at, bytes)
+#else
+#define POISON(at, bytes) ((void)(at), (void)(bytes))
+#define UNPOISON(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
 #ifndef XDP_USE_SG
 #define XDP_USE_SG (1 << 4)
 #endif
@@ -126,13 +142,23 @@ int xdp_ring_memory(struct ksocket *xs, off_t offset, size_t bytes);
 /* Is it the memory of a UMEM that is in use? */
 int xdp_is_pinned(const void *area, size_t bytes);
 
-/* fake_path.c */
+/* fake_rings.c */
+void pass_on(struct kpool *pool, uint64_t addr, enum holder from, enum holder to);
+uint64_t hash_of(const uint8_t *bytes, uint32_t length);
 int ring_make(struct kring *ring, uint32_t size, int producer, int descs);
 void ring_unmake(struct kring *ring);
 /* All indices and entries that the user has published. */
 void look(void);
+/* The next entry of a ring that the user fills. He has not touched it since. */
+struct xdp_desc take(struct kring *ring, int descs);
+/* Without showing it yet. */
+void put(struct kring *ring, const struct xdp_desc *entry, int descs);
+void show(struct kring *ring, uint32_t index);
+uint32_t room_in(const struct kring *ring);
 void give_up_rings(struct ksocket *xs);
 void give_up_pool(struct kpool *pool);
+
+/* fake_path.c */
 /* xsk_generic_xmit(), or the wake-up of a zero-copy driver. */
 int xdp_xmit(struct ksocket *xs);
 short xdp_poll(struct ksocket *xs);

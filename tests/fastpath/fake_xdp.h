@@ -8,7 +8,8 @@
  *   fake_libc.c   the system calls, time that passes only when it is waited for, calls that fail on
  *                 demand, and the count of all descriptors and mappings
  *   fake_xdp.c    sockets, UMEMs, pools, with the rules of net/xdp/xsk.c and xsk_buff_pool.c
- *   fake_path.c   rings and frames, with the rules of net/xdp/xsk_queue.h
+ *   fake_rings.c  its end of the rings, and the ledger, with the rules of net/xdp/xsk_queue.h
+ *   fake_path.c   frames that come and go
  *
  * The fake keeps a ledger of its own, from nothing but the indices and entries in shared memory: a
  * chunk is the kernel's from the moment its entry is published in a fill or TX ring until the entry
