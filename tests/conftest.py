@@ -1,6 +1,8 @@
-"""What a run of the tests says at its end."""
+"""What all tests share: what a run says at its end, and that Ctrl-C counts."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 
@@ -13,3 +15,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if missed:
         terminalreporter.section("NOT TESTED", sep="!", red=True)
         terminalreporter.line(f"{len(missed)} tests of live traffic did not run: {STUCK}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_counts() -> None:
+    """A shell starts what runs in the background with SIGINT ignored, and children inherit it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
