@@ -244,10 +244,11 @@ void xg_burst_end(struct xg_burst *burst);
 
 /*
  * Copies the first header_bytes of each frame to out, (n, header_bytes), zeros behind a shorter one.
+ * What was sent from here (XG_SENT) is the kernel's: its bytes may be another frame's by now.
  */
 void xg_burst_headers(const struct xg_burst *burst, uint32_t header_bytes, uint8_t *out);
 
-/* Copies frame i as a whole; `out` has room for length[i] bytes. */
+/* Copies frame i as a whole, as long as it was not sent; `out` has room for length[i] bytes. */
 void xg_burst_copy(const struct xg_burst *burst, uint32_t i, uint8_t *out);
 
 /*

@@ -264,10 +264,13 @@ int xg_xsk_open(struct xg_umem *umem, const struct xg_xsk_opts *opts, struct xg_
 	struct xg_xsk *xsk;
 	int err;
 
+	*call = "mode";
+	if (opts->mode > XG_XSK_ZERO_COPY)
+		return -EINVAL;
 	*call = "ring sizes";
 	err = check_sizes(opts, beside);
-	if (err || opts->mode > XG_XSK_ZERO_COPY)
-		return -EINVAL;
+	if (err)
+		return err;
 	*call = "fill ring";
 	if (!beside && n_free(umem) < opts->fill)
 		return -ENOSPC;

@@ -147,7 +147,7 @@ static inline uint64_t free_pop(struct xg_umem *umem, uint32_t *top)
 	return (uint64_t)umem->free[--(*top)] << umem->chunk_shift;
 }
 
-/* burst.c */
+/* send.c */
 
 /* Takes back what the kernel has sent on a queue. */
 void xsk_reclaim(struct xg_umem *umem, struct queue *queue);
@@ -155,6 +155,8 @@ void xsk_reclaim(struct xg_umem *umem, struct queue *queue);
 void xsk_fill(struct xg_xsk *xsk);
 /* Has the kernel send what is in the TX ring. Returns the descriptors that are left in it. */
 uint32_t xsk_kick(struct xg_xsk *xsk);
+/* burst.c */
+
 /* The parts of a frame, whether it has several or lies, as `one`, in a chunk. */
 const struct xg_part *parts_of(const struct xg_burst *burst, uint32_t i, struct xg_part *one,
 			       uint32_t *n);
