@@ -8,7 +8,8 @@ are of 64 bytes with FCS. Cases:
 
     rx native, rx generic       receive and recycle
     rx, NAPI thread             native; the port's receive work on a kernel thread, on the core of
-                                the generator, or ("own core") of the subject
+                                the generator, or ("own core") of the subject. "XDP drop" is what
+                                the driver's side alone carries there
     reflect, forward            native and generic; "tx only" is what the kernel's TX path carries
 
 Peers from Debian are measured where they are installed: `apt-get install dpdk` for testpmd, whose
@@ -265,6 +266,9 @@ def plan(quick: bool) -> Iterator[Plan]:
         subjects.append(thread.subject(case, BASELINE, "count", "native"))
         name = f"{BASELINE}, own core"
         subjects.append(thread.subject(case, name, "count", "native", napi_cpu=own_core))
+        subjects.append(thread.subject(case, "XDP drop", "drop", "native"))
+        name = "XDP drop, own core"
+        subjects.append(thread.subject(case, name, "drop", "native", napi_cpu=own_core))
         subjects += thread.testpmd(case, "rxonly")
         subjects += thread.testpmd(case, "rxonly", napi_cpu=own_core, name="testpmd, own core")
         for mode in ("native", "generic"):
@@ -276,6 +280,7 @@ def plan(quick: bool) -> Iterator[Plan]:
                 subjects += plain.testpmd(case, "macswap", far_end="left")
             case = f"forward {mode}"
             subjects.append(plain.subject(case, BASELINE, "forward", mode, "right"))
+            subjects.append(plain.subject(case, "tx only", "tx-other", mode, "right"))
             if mode == "native":
                 subjects += plain.testpmd(case, "io", ("left", "right"), "right")
         yield Plan("afxdp", "Mpps", BASELINE, QUICK_ROUNDS if quick else ROUNDS, subjects)

@@ -7,7 +7,8 @@ answers each line on stdin with the number of frames it has handled; it ends wit
 
     count reflect forward     a worker of fastpath/ with that handler: no Python in its loop
     bursts reflect-bursts     a loop over FastPort.bursts in Python
-    tx                        sends only, by the TX ring
+    tx tx-other               sends only, by the TX ring of the port that receives, or of the other
+    drop                      the filter with a policy that drops all: what the driver's side costs
     af_packet                 recv_into on a raw socket
     scapy                     scapy's sniffer
     generate                  the kernel's live frames, between the lines "go" and "stop"
@@ -27,7 +28,10 @@ FRAME_BYTES = 60
 PORT, OTHER, PEER = "left", "right", "left-peer"
 RING = 2048
 LIVE_FRAMES = 2_000_000
-"""A run; between two there are about 20 ms."""
+"""A run."""
+
+LIVE_THREADS = 2
+"""Setting a run up sleeps for some 20 ms, in which the other thread sends."""
 
 Counter = Callable[[], int]
 
@@ -80,22 +84,26 @@ def bursts(kind: str, mode: str) -> None:
     """A handler in Python: reads a header of 64 bytes of each frame and decides by numpy."""
     from xdpgw.fast import FastPort
 
+    ended = threading.Event()
+    reflect = kind == "reflect-bursts"
     with FastPort(PORT, ring=RING, attach=mode) as port:  # type: ignore[arg-type]
 
         def answer() -> None:
             serve(lambda: port.statistics().rx_packets)
-            port.close()
+            ended.set()
 
         answers = threading.Thread(target=answer)
         answers.start()
-        reflect = kind == "reflect-bursts"
-        for burst in port.bursts():
-            header = burst.header(64)
-            wanted = header[:, 23] == 17
-            if reflect:
-                burst.send(wanted)
-            else:
-                burst.drop(wanted)
+        while not ended.is_set():
+            for burst in port.bursts(timeout_ms=100):
+                header = burst.header(64)
+                wanted = header[:, 23] == 17
+                if reflect:
+                    burst.send(wanted)
+                else:
+                    burst.drop(wanted)
+                if ended.is_set():
+                    break
         answers.join()
 
 
@@ -105,8 +113,11 @@ def tx(kind: str, mode: str) -> None:
     from xdpgw.fast import FastPort
 
     data = frame()
-    # The program is there, as with the other subjects: it decides how veth receives.
-    with FastPort(PORT, ring=RING, attach=mode) as port:  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        # The program is there, as with the other subjects: it decides how veth receives.
+        port = stack.enter_context(FastPort(PORT, ring=RING, attach=mode))  # type: ignore[arg-type]
+        if kind == "tx-other":
+            port = stack.enter_context(FastPort(OTHER, ring=RING, attach=None))
         stop, sent = ffi.new("uint32_t *"), ffi.new("uint64_t *")
         opts, result = ffi.new("struct xg_generate_opts *"), ffi.new("struct xg_generate_result *")
         opts.stop, opts.progress = stop, sent
@@ -120,6 +131,30 @@ def tx(kind: str, mode: str) -> None:
         finally:
             stop[0] = 1
             thread.join()
+
+
+def drop(kind: str, mode: str) -> None:
+    """XDP_DROP of all, by the gateway."""
+    from xdpgw import config, gateway
+    from xdpgw.pins import Instance
+    from xdpgw.testing import read_books
+
+    policy = f"""
+    [policy]
+    default = "drop"
+    guard = false
+    [ports.{PORT}]
+    mode = "{mode}"
+    [log]
+    sources = "off"
+    """
+    instance = Instance()
+    manifest = gateway.apply(config.loads(policy), instance).manifest
+    try:
+        with instance.books() as books:
+            serve(lambda: read_books(books, manifest).received)
+    finally:
+        gateway.detach(instance)
 
 
 def af_packet(kind: str, mode: str) -> None:
@@ -165,33 +200,35 @@ def generate(kind: str, mode: str) -> None:
     """Live frames that leave the far end of the cable, and arrive at the port."""
     import socket
 
+    import numpy as np
+
     from xdpgw.kernel import BpfObject
     from xdpgw.loader import artifact
 
     going, ended = threading.Event(), threading.Event()
-    with BpfObject(artifact("generate.bpf.o"), name="generate") as obj:
-        import numpy as np
+    data, ifindex = frame(), socket.if_nametoindex(PEER)
 
-        data = frame()
-        head = np.zeros((1, 128), np.uint8)
-        head[0, : len(data)] = np.frombuffer(data, np.uint8)
-        obj.load()
-        obj.map("heads").update_many(np.zeros(1, np.uint32), head)
-        program, ifindex = obj.program("generate"), socket.if_nametoindex(PEER)
-
-        def loop() -> None:
+    def loop() -> None:
+        with BpfObject(artifact("generate.bpf.o"), name="generate") as obj:
+            head = np.zeros((1, 128), np.uint8)
+            head[0, : len(data)] = np.frombuffer(data, np.uint8)
+            obj.load()
+            obj.map("heads").update_many(np.zeros(1, np.uint32), head)
+            program = obj.program("generate")
             while not ended.is_set():
                 if going.wait(0.1):
                     program.live_frames(data, ifindex, LIVE_FRAMES)
 
-        thread = threading.Thread(target=loop)
+    threads = [threading.Thread(target=loop) for _ in range(LIVE_THREADS)]
+    for thread in threads:
         thread.start()
-        print("ready", flush=True)
-        for line in sys.stdin:
-            (going.set if line.strip() == "go" else going.clear)()
-            print("0", flush=True)
-        going.clear()
-        ended.set()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        (going.set if line.strip() == "go" else going.clear)()
+        print("0", flush=True)
+    going.clear()
+    ended.set()
+    for thread in threads:
         thread.join()
 
 
@@ -202,6 +239,8 @@ KINDS: dict[str, Callable[[str, str], None]] = {
     "bursts": bursts,
     "reflect-bursts": bursts,
     "tx": tx,
+    "tx-other": tx,
+    "drop": drop,
     "af_packet": af_packet,
     "scapy": scapy,
     "generate": generate,
