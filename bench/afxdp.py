@@ -12,8 +12,9 @@ are of 64 bytes with FCS. Cases:
                                 the driver's side alone carries there
     reflect, forward            native and generic; "tx only" is what the kernel's TX path carries
 
-Peers from Debian are measured where they are installed: `apt-get install dpdk` for testpmd, whose
-driver net_af_xdp takes native mode. Nothing is installed by the measurement.
+Peers from Debian are measured where they are installed: testpmd is in the package dpdk-dev, its
+driver net_af_xdp, which takes native mode, in librte-net-af-xdp23 (Debian 12). Nothing is installed
+by the measurement.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ ROUNDS, QUICK_ROUNDS = 7, 1
 START_S = 20.0
 BASELINE = "xdpgw C"
 TESTPMD = "dpdk-testpmd"
+TESTPMD_HINT = "apt-get install --no-install-recommends dpdk-dev librte-net-af-xdp23"
 
 
 class Process:
@@ -247,7 +249,7 @@ def plan(quick: bool) -> Iterator[Plan]:
     if (os.cpu_count() or 1) < 2:
         raise RuntimeError("it takes two CPUs: one sends, one receives")
     if not shutil.which(TESTPMD):
-        print(f"{TESTPMD} is not installed (apt-get install dpdk): left out", file=sys.stderr)
+        print(f"{TESTPMD} is not installed ({TESTPMD_HINT}): left out", file=sys.stderr)
     seconds = QUICK_SECONDS if quick else SECONDS
     own_core = SUBJECT_CPU
     with ExitStack() as stack:
