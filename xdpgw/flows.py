@@ -76,7 +76,7 @@ class Frames:
         return (self[at] for at in range(len(self)))
 
 
-def frames_of_pcap(path: Path) -> Frames:
+def frames_of_pcap(path: Path | str) -> Frames:
     """All frames of a pcap or pcapng, in order.
 
     Raises:
@@ -126,9 +126,10 @@ class Template:
             at least `flows` frames: with several lengths, whole rounds of them.
 
         Raises:
-            XdpgwError: a length is too short for the headers, the families differ, or the prefix
-                and the ports do not make as many flows.
+            XdpgwError: a number is out of its range, a length is too short for the headers, the
+                families differ, or the prefix and the ports do not make as many flows.
         """
+        self._check_numbers()
         network, target = self._addresses()
         ports = self.sport[1] - self.sport[0] + 1 if self.proto != "icmp" else 1
         if not 1 <= flows <= MAX_FLOWS:
@@ -154,6 +155,18 @@ class Template:
             for number, row in zip(range(at, count, len(self.lengths)), rows, strict=True):
                 made[number] = row.tobytes()
         return Frames.of(made)
+
+    def _check_numbers(self) -> None:
+        first, last = self.sport
+        if not 0 <= first <= last <= 65_535:
+            raise XdpgwError(f"{first}-{last} are no source ports", "such as 1024-65535")
+        if not 0 <= self.dport <= 65_535:
+            raise XdpgwError(f"{self.dport} is no destination port", "0 to 65535")
+        if self.vlan is not None and not 0 <= self.vlan <= 4094:
+            raise XdpgwError(f"{self.vlan} is no id of a VLAN", "0 to 4094")
+        if not self.lengths or self.proto not in _PROTOCOLS:
+            what = f"no protocol {self.proto}" if self.lengths else "no length"
+            raise XdpgwError(f"there is {what} to make frames of", "udp, tcp or icmp; 60 bytes")
 
     def _addresses(self) -> tuple[Any, Any]:
         try:

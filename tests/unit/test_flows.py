@@ -98,6 +98,12 @@ def test_template_of_the_most_flows_has_as_many_sources() -> None:
         (Template(src="nowhere"), 1, "does not appear to be"),
         (Template(eth_dst="02:00"), 1, "not a MAC address"),
         (Template(), 65_537, "too many"),
+        (Template(sport=(65_535, 65_536)), 1, "no source ports"),
+        (Template(sport=(9, 5)), 1, "9-5 are no source ports"),
+        (Template(dport=65_536), 1, "no destination port"),
+        (Template(vlan=4095), 1, "no id of a VLAN"),
+        (Template(lengths=()), 1, "no length"),
+        (Template(proto="sctp"), 1, "no protocol sctp"),  # type: ignore[arg-type]
     ],
 )
 def test_template_that_cannot_be_is_a_sentence(template: Template, flows: int, what: str) -> None:
