@@ -305,30 +305,49 @@ def _watched(
     sent: Callable[[], int],
     tell: Progress | None,
 ) -> None:
-    """Run the sender on a thread that signals leave alone, and watch it on this one."""
+    """Run the sender on a thread that signals leave alone, and watch it on this one.
 
+    The sender has ended when this does, whatever happens: what it works on is closed next.
+    """
     # Not join(timeout): interrupted, it takes a thread that runs for one that has ended (3.11).
-    done = threading.Event()
+    done, failed = threading.Event(), []
 
     def run() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             send()
+        except BaseException as error:
+            failed.append(error)
         finally:
             done.set()
 
     sender = threading.Thread(target=run, name="xdpgw-generate")
-    sender.start()
+    with _interrupts_to(stop):
+        sender.start()
+        try:
+            while not done.wait(0.1):
+                if tell is not None:
+                    tell(sent())
+        finally:
+            stop()
+            done.wait()
+            sender.join()
+    if failed:
+        raise failed[0]
+
+
+@contextmanager
+def _interrupts_to(stop: Callable[[], object]) -> Iterator[None]:
+    """While it lasts, Ctrl-C calls `stop` and raises nothing, however often it is pressed."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: stop())
     try:
-        while not done.wait(0.1):
-            if tell is not None:
-                tell(sent())
-    except KeyboardInterrupt:
-        pass
+        yield
     finally:
-        stop()
-        done.wait()
-        sender.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def _heads(frames: Frames) -> Any:
