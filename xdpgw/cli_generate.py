@@ -32,7 +32,7 @@ def _lengths(text: str) -> list[int]:
     if text == "imix":
         return [length for length, times in IMIX for _ in range(times)]
     first, _, last = text.partition("-")
-    if not first.isdigit() or (last and not last.isdigit()):
+    if not first.isdecimal() or (last and not last.isdecimal()):
         raise click.BadParameter("write 60, 60-1514 or imix")
     low, high = int(first), int(last or first)
     return sorted({low + (high - low) * step // 7 for step in range(8)})
@@ -86,11 +86,13 @@ def generate(
     """Send frames out of PORT, counted exactly, until --count, --seconds or Ctrl-C.
 
     The engine afxdp sends any frames by an AF_XDP socket; live has the kernel make them, several
-    times as fast, of one length. Flows vary in source ports first, then in source addresses.
+    times as fast, where they differ in their first 128 bytes only. Flows vary in source ports
+    first, then in source addresses. A rate in bits counts what --length counts: no FCS, no gaps.
 
     \b
     Examples:
       xdpgw generate eth1 --flows 1000 --rate 100k --seconds 10
+      xdpgw generate eth1 --length imix --rate 1Gbit/s --seconds 10
       xdpgw generate eth1 --pcap attack.pcap --count 1000000
     """
     from xdpgw import generate as generator
@@ -100,7 +102,7 @@ def generate(
         frames = generator.frames_of_pcap(pcap)
     else:
         first, _, last = sport.partition("-")
-        if not first.isdigit() or not (last or first).isdigit():
+        if not first.isdecimal() or not (last or first).isdecimal():
             raise click.BadParameter("write 49152 or 1024-65535", param_hint="--sport")
         ports = (int(first), int(last or first))
         frames = generator.Template(sport=ports, lengths=_lengths(length), **template).frames(flows)

@@ -5,53 +5,39 @@ Two engines:
     afxdp   an AF_XDP socket's TX ring (`fastpath/generate.c`). Any frames, of any lengths, in
             order; what is reported are completions: frames that the driver has sent.
     live    the kernel's live test runs (BPF_F_TEST_XDP_LIVE_FRAMES, kernel 5.18): frames enter a
-            program as if the port had received them, which sends them out of it, or up the stack.
-            Several times as fast on veth; frames of one length.
+            program as if the port had received them, which sends them out of it, or up the stack
+            (`generate_live.py`). Several times as fast on veth; frames that differ in their first
+            128 bytes and in length.
 
 Nothing is sent but on the port that is named.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
-import socket
-import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
-
-import numpy as np
+from math import ceil, inf
+from typing import Any, Literal, NoReturn
 
 from xdpgw._native import ffi, lib
-from xdpgw.errors import FastpathError, KernelError, UnsupportedError, XdpgwError
+from xdpgw.errors import FastpathError, XdpgwError
 from xdpgw.facts import mtu_of
 from xdpgw.fast_errors import Wanted, check_port, refuse_socket
 from xdpgw.fast_umem import FRAME_OVERHEAD_BYTES, HEADROOM_BYTES
 from xdpgw.flows import Frames, Template, frames_of_pcap
-from xdpgw.kernel import BpfObject, Program
-from xdpgw.loader import artifact
+from xdpgw.generate_live import Live
 
 __all__ = ["Frames", "Report", "Template", "frames_of_pcap", "generate"]
 
 RING = 2048
 RETRY_MS = 1000
+ENGINES = ("afxdp", "live")
 MODES = {"auto": lib.XG_XSK_AUTO, "copy": lib.XG_XSK_COPY, "zerocopy": lib.XG_XSK_ZERO_COPY}
-
-HEAD_BYTES = 128
-"""What may differ between the frames of a live run (bpf/generate.bpf.c)."""
-
-CALL_FRAMES = 1 << 20
-"""Frames of one live run: a run costs some ten milliseconds of setting up, and sees no Ctrl-C."""
-
-PACED_CALL_S = 0.1
-"""With a rate, a live run is as many frames as are due in so long."""
-
-XDP_PASS, XDP_TX = 2, 3
 
 Progress = Callable[[int], None]
 
@@ -61,7 +47,8 @@ class Report:
     """What was sent.
 
     Args:
-        frames: that left: completed by the driver (afxdp), run by the kernel (live).
+        frames: completed by the driver (afxdp), or given their verdict by the program (live). The
+            far end may have had no room for some of them: only it knows.
         bytes: of these, without FCS.
         seconds: from the first to the last.
         engine: afxdp or live.
@@ -98,7 +85,8 @@ def generate(
 ) -> Report:
     """Send frames in order, again and again from the first one on.
 
-    Ctrl-C ends it, with a report of what was sent until then; other threads may run meanwhile.
+    Ctrl-C, pressed once or more often, ends it with a report of what was sent until then; other
+    threads may run meanwhile.
 
     Args:
         port: an interface of this network namespace. It has to be up.
@@ -113,33 +101,34 @@ def generate(
         progress: called several times a second with the number of frames sent so far.
 
     Raises:
-        FastpathError: no such port or queue, the port is down, or a frame is too long for it.
+        FastpathError: no such port or queue, the port is down, a frame is too long for it, or
+            frames do not leave it.
         UnsupportedError: the kernel has no live frames, or the frames are none for it.
+        KernelError: it refuses a live run for another reason.
+        XdpgwError: no frame, an unknown engine or mode, a number below 0.
         PrivilegeError: CAP_NET_RAW (afxdp), or CAP_NET_ADMIN and CAP_BPF (live), are missing.
     """
+    if engine not in ENGINES or mode not in MODES:
+        raise XdpgwError(
+            f"there is no engine {engine}" if engine not in ENGINES else f"there is no mode {mode}",
+            f"{' or '.join(ENGINES)}" if engine not in ENGINES else f"{' or '.join(MODES)}",
+        )
+    if not (0 <= count < 1 << 63 and 0 <= rate_pps < inf and 0 <= seconds < 1 << 33):
+        raise XdpgwError(f"count {count}, rate_pps {rate_pps} and seconds {seconds} are 0 or more")
     made = frames if isinstance(frames, Frames) else Frames.of(frames)
     if not len(made):
         raise XdpgwError("there is no frame to send")
     ifindex = check_port(port, queue)
-    _check_up(port, queue)
     _check_lengths(port, queue, made)
     if engine == "live":
-        return _live(ifindex, made, count, rate_pps, seconds, into, progress)
+        with Live(
+            port, ifindex, made, count=count, rate_pps=rate_pps, seconds=seconds, into=into
+        ) as live:
+            _watched(live.send, stop=live.stop, sent=lambda: live.frames, tell=progress)
+        return Report(live.frames, live.bytes, live.seconds, "live")
     if into:
         raise XdpgwError("frames go up the stack with the engine live only", "--engine live")
     return _afxdp(port, ifindex, made, count, rate_pps, seconds, queue, mode, progress)
-
-
-def _check_up(port: str, queue: int) -> None:
-    import fcntl
-
-    siocgifflags, up = 0x8913, 1
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        answer = fcntl.ioctl(probe, siocgifflags, struct.pack("16sH22x", port.encode(), 0))
-    if not struct.unpack("16sH22x", answer)[1] & up:
-        raise FastpathError(
-            f"port {port} is down", f"ip link set dev {port} up", port=port, queue=queue
-        )
 
 
 def _check_lengths(port: str, queue: int, frames: Frames) -> None:
@@ -201,7 +190,8 @@ def _afxdp(
     stop, sent = ffi.new("uint32_t *"), ffi.new("uint64_t *")
     opts, result = ffi.new("struct xg_generate_opts *"), ffi.new("struct xg_generate_result *")
     opts.count, opts.stop, opts.progress = count, stop, sent
-    opts.interval_ns_q16 = round((1_000_000_000 << 16) / rate_pps) if rate_pps else 0
+    # Rounded up, so that the rate is never exceeded; in 64 bits, which is a frame in 78 hours.
+    opts.interval_ns_q16 = min(ceil((1e9 * 65_536) / rate_pps), (1 << 64) - 1) if rate_pps else 0
     opts.stop_after_ns = round(seconds * 1e9)
     outcome: list[int] = []
     with _socket(port, ifindex, queue, mode, chunks, chunk_bytes) as xsk:
@@ -224,78 +214,19 @@ def _afxdp(
         )
     (err,) = outcome
     if err < 0:
-        raise FastpathError(
-            f"{result.frames} frames left queue {queue} of port {port}; of the rest the driver "
-            f"does not say so: {os.strerror(-err)}",
-            "is there something at the other end of the cable?",
-            -err,
-            port=port,
-            queue=queue,
-        )
+        _refuse_sending(err, int(result.frames), port, queue)
     return Report(int(result.frames), int(result.bytes), result.duration_ns / 1e9, "afxdp")
 
 
-def _live(
-    ifindex: int,
-    frames: Frames,
-    count: int,
-    rate_pps: float,
-    seconds: float,
-    into: bool,
-    progress: Progress | None,
-) -> Report:
-    first = frames[0]
-    heads = _heads(frames)
-    with ExitStack() as stack:
-        obj = stack.enter_context(BpfObject(artifact("generate.bpf.o"), name="generate"))
-        verdict = XDP_PASS if into else XDP_TX
-        obj.set_rodata("verdict", struct.pack("<I", verdict))
-        obj.set_rodata("flows", struct.pack("<I", len(heads)))
-        obj.load(entries={"heads": len(heads)})
-        obj.map("heads").update_many(np.arange(len(heads), dtype=np.uint32), heads)
-        program, start = obj.program("generate"), time.monotonic()
-        run = _LiveRun(program, ifindex, first, count, rate_pps, seconds)
-        _watched(run.send, stop=run.stop.set, sent=lambda: run.sent, tell=progress)
-        if run.failed is not None:
-            raise run.failed
-        return Report(run.sent, run.sent * len(first), time.monotonic() - start, "live")
-
-
-class _LiveRun:
-    """The loop of live runs; on a thread, as a signal would end a run half-way, and uncounted."""
-
-    def __init__(
-        self,
-        program: Program,
-        ifindex: int,
-        frame: bytes,
-        count: int,
-        rate_pps: float,
-        seconds: float,
-    ) -> None:
-        self._run = partial(program.live_frames, frame, ifindex)
-        self._count, self._rate_pps, self._seconds = count, rate_pps, seconds
-        self.stop = threading.Event()
-        self.sent = 0
-        self.failed: Exception | None = None
-
-    def send(self) -> None:
-        """Send until all are out, time is up, or `stop` is set."""
-        start = time.monotonic()
-        batch = max(1, int(self._rate_pps * PACED_CALL_S)) if self._rate_pps else CALL_FRAMES
-        while not self.stop.is_set() and not (self._count and self.sent >= self._count):
-            elapsed = time.monotonic() - start
-            if self._seconds and elapsed >= self._seconds:
-                return
-            if self._rate_pps and self.stop.wait(max(0.0, self.sent / self._rate_pps - elapsed)):
-                return
-            n = min(batch, self._count - self.sent) if self._count else batch
-            try:
-                self._run(n)
-            except KernelError as error:
-                self.failed = error
-                return
-            self.sent += n
+def _refuse_sending(err: int, sent: int, port: str, queue: int) -> NoReturn:
+    if err == -errno.ETIMEDOUT:
+        what = f"queue {queue} of port {port} stands still after {sent} frames: the driver has "
+        what += "completed none of the others for 1 s"
+        hint: str | None = f"is port {port} still up, and something at the other end of its cable?"
+    else:
+        what = f"nothing was sent from queue {queue} of port {port}: {os.strerror(-err)}"
+        hint = "fewer flows take less memory" if err == -errno.ENOMEM else None
+    raise FastpathError(what, hint, -err, port=port, queue=queue)
 
 
 def _watched(
@@ -348,18 +279,3 @@ def _interrupts_to(stop: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _heads(frames: Frames) -> Any:
-    length = int(frames.lengths[0])
-    rows = frames.data.reshape(-1, length) if (frames.lengths == length).all() else None
-    if rows is None or (rows[:, HEAD_BYTES:] != rows[0, HEAD_BYTES:]).any():
-        raise UnsupportedError(
-            f"the engine live sends frames of one length that differ in their first {HEAD_BYTES} "
-            "bytes only",
-            "--engine afxdp sends any frames",
-            feature="frames of several lengths in live mode",
-        )
-    heads = np.zeros((len(rows), HEAD_BYTES), np.uint8)
-    heads[:, : min(length, HEAD_BYTES)] = rows[:, :HEAD_BYTES]
-    return heads

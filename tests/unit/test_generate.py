@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from xdpgw.errors import XdpgwError
-from xdpgw.generate import Report, _watched, generate
+from xdpgw.generate import Report, Template, _watched, generate
 
 
 def test_watched_interrupted_twice_waits_for_the_sender() -> None:
@@ -61,6 +61,21 @@ def test_watched_by_another_thread_leaves_signals_alone() -> None:
     thread.join(10)
     assert ran.is_set()
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"engine": "pktgen"}, "no engine pktgen"),
+        ({"mode": "native"}, "no mode native"),
+        ({"count": -1}, "count -1"),
+        ({"rate_pps": float("nan")}, "rate_pps nan"),
+        ({"seconds": -0.5}, "seconds -0.5"),
+    ],
+)
+def test_generate_of_what_cannot_be_is_a_sentence(wrong: dict[str, object], what: str) -> None:
+    with pytest.raises(XdpgwError, match=what):
+        generate("lo", Template().frames(), **wrong)  # type: ignore[arg-type]
 
 
 def test_generate_of_no_frame_is_a_sentence() -> None:
