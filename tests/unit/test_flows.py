@@ -117,7 +117,9 @@ def test_frames_of_bytes_give_the_bytes_back() -> None:
 
 
 def test_frames_of_pcap_are_those_of_the_file(tmp_path: Path) -> None:
-    listed = [Ether() / IP(src="192.0.2.1", dst="192.0.2.2") / UDP(sport=n) for n in range(5)]
+    # Both addresses given: scapy would ask the network for the one that is not.
+    ends = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+    listed = [ends / IP(src="192.0.2.1", dst="192.0.2.2") / UDP(sport=n) for n in range(5)]
     wrpcap(str(tmp_path / "some.pcap"), listed)
     assert list(frames_of_pcap(tmp_path / "some.pcap")) == [bytes(x) for x in listed]
 
