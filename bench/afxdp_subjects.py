@@ -21,6 +21,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xdpgw.fast import FastPort
 
 __all__ = ["FRAME_BYTES", "main"]
 
@@ -51,6 +55,20 @@ def serve(count: Counter) -> None:
         print(count(), flush=True)
 
 
+def sender_beside(port: FastPort) -> Any:
+    """A socket on the port's queue that only sends."""
+    import socket
+
+    from xdpgw._native import ffi, lib
+
+    call, made = ffi.new("const char **"), ffi.new("struct xg_xsk **")
+    opts = ffi.new("struct xg_xsk_opts *")
+    opts.ifindex, opts.tx = socket.if_nametoindex(port.port), RING
+    if lib.xg_xsk_open(port.umem.handle, opts, port.xsk, call, made):
+        raise RuntimeError("no socket beside")
+    return made[0]
+
+
 def worker(kind: str, mode: str) -> None:
     """A handler in C."""
     from xdpgw._abi import Handler
@@ -62,6 +80,9 @@ def worker(kind: str, mode: str) -> None:
         port = stack.enter_context(FastPort(PORT, ring=RING, umem=umem, attach=mode))  # type: ignore[arg-type]
         opts = ffi.new("struct xg_handler_opts *")
         opts.kind = Handler[kind.upper()]
+        if kind == "reflect":  # as the gateway's workers do: see xdpgw/target_plan.py
+            opts.to = sender_beside(port)
+            stack.callback(lib.xg_xsk_close, opts.to)
         if kind == "forward":
             other = FastPort(OTHER, ring=RING, umem=umem, attach=None)
             opts.to = stack.enter_context(other).xsk

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-/* reflect.c - swaps the MAC addresses and sends each frame back where it came from. */
+/*
+ * reflect.c - swaps the MAC addresses and sends each frame back where it came from: by the socket that
+ * it came by, or by another one on the same queue.
+ */
 #include <string.h>
 
 #include "../xsk_internal.h"
@@ -11,7 +14,6 @@ int handle_reflect(struct handler *handler, struct xg_burst *burst)
 	uint8_t mac[MAC_BYTES];
 	uint32_t i;
 
-	(void)handler;
 	for (i = 0; i < burst->n; i++) {
 		uint8_t *frame = burst->area + burst->addr[i];
 
@@ -19,5 +21,5 @@ int handle_reflect(struct handler *handler, struct xg_burst *burst)
 		memcpy(frame, frame + MAC_BYTES, MAC_BYTES);
 		memcpy(frame + MAC_BYTES, mac, MAC_BYTES);
 	}
-	return xg_burst_send(burst, NULL, burst->from) < 0;
+	return xg_burst_send(burst, NULL, handler->opts.to ? handler->opts.to : burst->from) < 0;
 }

@@ -58,10 +58,18 @@ def test_plan_serves_the_queues_that_are_listed_only() -> None:
     assert [[x.queue for x in w.sockets] for w in workers] == [[2], [0]]
 
 
-@pytest.mark.parametrize(("handler", "sends"), [("count", False), ("reflect", True)])
+@pytest.mark.parametrize(("handler", "sends"), [("count", False), ("python:some:where", True)])
 def test_plan_gives_a_tx_ring_to_who_sends(handler: str, sends: bool) -> None:
     ((socket,),) = [w.sockets for w in plan(one_target(handler), left=1)]
     assert socket.sends is sends
+
+
+def test_plan_reflects_out_of_a_socket_beside_the_one_that_receives() -> None:
+    (worker,) = plan(one_target("reflect"), left=1)
+    assert [(x.port, x.queue, x.target, x.sends, x.to, x.beside) for x in worker.sockets] == [
+        ("left", 0, "some", False, 1, None),
+        ("left", 0, None, True, None, 0),
+    ]
 
 
 def test_plan_of_more_queues_than_the_map_has_room_for_is_an_error() -> None:
@@ -95,6 +103,7 @@ def test_plan_forwards_out_of_the_same_worker() -> None:
                 assert socket.to is not None
                 out = worker.sockets[socket.to]
                 assert out.sends
+                assert out.target is None
                 assert out.port == {"over": "right", "home": "left"}[socket.target]
 
 
