@@ -121,14 +121,22 @@ def print_status(state: Mapping[str, Any]) -> None:
     )
 
 
+TARGETS_WIDTH = 220
+"""Columns of what `xdpgw targets` prints at most."""
+
+
 def print_targets(state: Mapping[str, Any]) -> None:
     """Print what `xdpgw targets --json` holds, as tables."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
+    # A cut number is worse than a long line, on a narrow terminal, too.
+    console.width = max(console.width, TARGETS_WIDTH)
     if state["sockets"]:
-        table = Table("target", "handler", "port", "queue", "mode", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        for heading in ("target", "handler", "port", "queue", "mode"):
+            table.add_column(heading, no_wrap=True)
         for heading in ("rx/s", "tx/s", "received", "sent", "dropped", "fill", "rx", "tx"):
             table.add_column(heading, justify="right", no_wrap=True)
         for at in state["sockets"]:
@@ -147,7 +155,7 @@ def print_targets(state: Mapping[str, Any]) -> None:
                 f"{counters['dropped']}",
                 *(_level(at["rings"][name]) for name in ("fill", "rx", "tx")),
             )
-        console.print(table, soft_wrap=True)
+        console.print(table, crop=False)
     for at in state["sockets"]:
         lost = {name: n for name, n in at["statistics"].items() if n and name in _LOSSES}
         if at["counters"]["tx_full"]:
