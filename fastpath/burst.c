@@ -278,18 +278,10 @@ void xg_burst_copy(const struct xg_burst *burst, uint32_t i, uint8_t *out)
 
 /* ---- The loop of one reader ------------------------------------------------------------------ */
 
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
 int xg_xsk_next(struct xg_xsk *xsk, struct xg_burst *burst, int timeout_ms)
 {
 	struct pollfd wait = { .fd = xsk->fd, .events = POLLIN };
-	int64_t until = 0;
+	uint64_t until = 0;
 
 	xg_burst_end(burst);
 	for (;;) {
@@ -316,10 +308,10 @@ int xg_xsk_next(struct xg_xsk *xsk, struct xg_burst *burst, int timeout_ms)
 				return n;
 		}
 		if (timeout_ms > 0) {
-			int64_t now = now_ns();
+			uint64_t now = now_ns();
 
 			if (!until)
-				until = now + timeout_ms * 1000000ll;
+				until = now + (uint64_t)timeout_ms * 1000000u;
 			if (now >= until)
 				return 0;
 			slice = (int)((until - now + 999999) / 1000000);

@@ -28,14 +28,6 @@ struct lap {
 	uint32_t in_flight;
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static int lay_frames(struct xg_umem *umem, const uint8_t *bytes, const size_t *offsets,
 		      const uint32_t *lengths, uint32_t n, struct lap *lap)
 {

@@ -174,14 +174,6 @@ static int set_busy_poll(struct xg_xsk *xsk, const struct xg_xsk_opts *opts, con
 	return 0;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* A queue whose last socket was closed stays EBUSY for some tens of milliseconds: try again. */
 static int bind_patiently(int fd, const struct sockaddr_xdp *address, uint32_t retry_ms)
 {

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "ring.h"
 #include "xg_xsk.h"
@@ -108,6 +109,15 @@ static inline void bump32(_Atomic uint32_t *counter, uint32_t by)
 static inline uint32_t n_free(const struct xg_umem *umem)
 {
 	return atomic_load_explicit(&umem->owned[OWNER_FREE], memory_order_relaxed);
+}
+
+/* CLOCK_MONOTONIC. */
+static inline uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 /* umem.c */
