@@ -16,11 +16,11 @@ from xdpgw.fast_errors import (
     Wanted,
     check_port,
     check_power_of_two,
-    refuse_socket,
     wrong,
 )
+from xdpgw.fast_open import MODES, open_xsk
 from xdpgw.fast_program import Entry, port_program, target_entry
-from xdpgw.fast_umem import FRAME_OVERHEAD_BYTES, Umem, chunks_of, frame_room
+from xdpgw.fast_umem import FRAME_OVERHEAD_BYTES, Umem, chunks_of, plan_umem
 
 __all__ = [
     "Levels",
@@ -32,7 +32,6 @@ __all__ = [
     "statistics_of",
 ]
 
-MODES = {"auto": lib.XG_XSK_AUTO, "copy": lib.XG_XSK_COPY, "zerocopy": lib.XG_XSK_ZERO_COPY}
 BURST_MAX = 4096
 RETRY_MS = 500
 """How long a queue may stay busy after its last socket was closed; the kernel takes tens of ms."""
@@ -183,10 +182,9 @@ class _Entries(list["Entry"]):
 
 
 def _own_umem(want: Want, mtu: int) -> Umem:
-    room = mtu + FRAME_OVERHEAD_BYTES
-    chunk_bytes = 2048 if room <= frame_room(2048) else 4096
-    several = room > frame_room(chunk_bytes) or mtu > single_buffer_mtu()
-    return Umem(chunks_of(want.ring, want.burst), chunk_bytes, multi_buffer=several)
+    plan = plan_umem(mtu)
+    chunks = chunks_of(want.ring, want.burst)
+    return Umem(chunks, plan.chunk_bytes, multi_buffer=plan.multi_buffer)
 
 
 def _check_mtu(want: Want, umem: Umem, mtu: int) -> None:
@@ -231,12 +229,8 @@ def _bind(want: Want, umem: Umem, ifindex: int, undo: ExitStack) -> tuple[Any, W
         umem.chunks,
         chunks_of(want.ring, want.burst),
     )
-    call, out = ffi.new("const char **"), ffi.new("struct xg_xsk **")
-    err = lib.xg_xsk_open(umem.handle, opts, umem.first_socket(key), call, out)
-    if err < 0:
-        said = ffi.string(call[0]).decode()
-        refuse_socket(err, said, port=want.port, queue=want.queue, wanted=wanted)
-    xsk = out[0]
+    first = umem.first_socket(key)
+    xsk = open_xsk(umem.handle, opts, port=want.port, wanted=wanted, beside=first)
     umem.add_socket(key, xsk)
 
     def close() -> None:

@@ -17,9 +17,10 @@ from typing import Any, Self
 
 from xdpgw._native import ffi, lib
 from xdpgw.errors import FastpathError
+from xdpgw.facts import single_buffer_mtu
 from xdpgw.fast_errors import check_power_of_two, wrong
 
-__all__ = ["Ledger", "Umem", "chunks_of", "frame_room"]
+__all__ = ["Ledger", "Umem", "UmemPlan", "chunk_for", "chunks_of", "frame_room", "plan_umem"]
 
 HEADROOM_BYTES: int = lib.XG_CHUNK_HEADROOM_BYTES
 FRAME_OVERHEAD_BYTES = 14 + 2 * 4
@@ -29,6 +30,35 @@ FRAME_OVERHEAD_BYTES = 14 + 2 * 4
 def frame_room(chunk_bytes: int) -> int:
     """Bytes of the longest frame that a chunk holds: the kernel keeps 256 free before it."""
     return chunk_bytes - HEADROOM_BYTES
+
+
+def chunk_for(frame_bytes: int) -> int:
+    """Bytes of the smallest chunk that holds a frame, or of the largest where none does.
+
+    Aligned chunks are powers of two from 2,048 bytes to a page, and no page is smaller than 4,096.
+    """
+    return 2048 if frame_bytes <= frame_room(2048) else 4096
+
+
+@dataclass(frozen=True, slots=True)
+class UmemPlan:
+    """What frames a UMEM can hold.
+
+    Args:
+        chunk_bytes: a chunk.
+        multi_buffer: a frame may take several chunks.
+    """
+
+    chunk_bytes: int
+    multi_buffer: bool
+
+
+def plan_umem(mtu: int) -> UmemPlan:
+    """The smallest chunk that holds a frame of this MTU, or several where none does, or where
+    drivers may hand a frame over in several buffers."""
+    room = mtu + FRAME_OVERHEAD_BYTES
+    chunk_bytes = chunk_for(room)
+    return UmemPlan(chunk_bytes, room > frame_room(chunk_bytes) or mtu > single_buffer_mtu())
 
 
 def chunks_of(ring: int, burst: int) -> int:

@@ -27,8 +27,9 @@ from typing import Any, Literal, NoReturn
 from xdpgw._native import ffi, lib
 from xdpgw.errors import FastpathError, XdpgwError
 from xdpgw.facts import mtu_of
-from xdpgw.fast_errors import Wanted, check_port, refuse_socket
-from xdpgw.fast_umem import FRAME_OVERHEAD_BYTES, HEADROOM_BYTES
+from xdpgw.fast_errors import Wanted, check_port
+from xdpgw.fast_open import MODES, open_xsk
+from xdpgw.fast_umem import FRAME_OVERHEAD_BYTES, chunk_for, frame_room
 from xdpgw.flows import Frames, Template, frames_of_pcap
 from xdpgw.generate_live import Live
 
@@ -37,7 +38,6 @@ __all__ = ["Frames", "Report", "Template", "frames_of_pcap", "generate"]
 RING = 2048
 RETRY_MS = 1000
 ENGINES = ("afxdp", "live")
-MODES = {"auto": lib.XG_XSK_AUTO, "copy": lib.XG_XSK_COPY, "zerocopy": lib.XG_XSK_ZERO_COPY}
 
 Progress = Callable[[int], None]
 
@@ -133,7 +133,7 @@ def generate(
 
 def _check_lengths(port: str, queue: int, frames: Frames) -> None:
     longest, shortest = int(frames.lengths.max()), int(frames.lengths.min())
-    limit = min(mtu_of(port) + FRAME_OVERHEAD_BYTES, os.sysconf("SC_PAGESIZE") - HEADROOM_BYTES)
+    limit = min(mtu_of(port) + FRAME_OVERHEAD_BYTES, frame_room(os.sysconf("SC_PAGESIZE")))
     if longest > limit or shortest < 14:
         wrong = longest if longest > limit else shortest
         raise FastpathError(
@@ -148,7 +148,7 @@ def _check_lengths(port: str, queue: int, frames: Frames) -> None:
 def _socket(
     port: str, ifindex: int, queue: int, mode: str, chunks: int, chunk_bytes: int
 ) -> Iterator[Any]:
-    umem, xsk, call = ffi.new("struct xg_umem **"), ffi.new("struct xg_xsk **"), None
+    umem = ffi.new("struct xg_umem **")
     err = lib.xg_umem_create(chunks, chunk_bytes, umem)
     if err < 0:
         raise FastpathError(
@@ -160,15 +160,12 @@ def _socket(
         # In zero-copy mode the queue's other traffic is received into these.
         opts.fill, opts.completion = RING, 2 * RING
         opts.mode, opts.retry_ms = MODES[mode], RETRY_MS
-        call = ffi.new("const char **")
-        err = lib.xg_xsk_open(umem[0], opts, ffi.NULL, call, xsk)
-        if err < 0:
-            wanted = Wanted(RING, chunk_bytes, chunks * chunk_bytes, mode)
-            refuse_socket(err, ffi.string(call[0]).decode(), port=port, queue=queue, wanted=wanted)
+        wanted = Wanted(RING, chunk_bytes, chunks * chunk_bytes, mode)
+        xsk = open_xsk(umem[0], opts, port=port, wanted=wanted)
         try:
-            yield xsk[0]
+            yield xsk
         finally:
-            lib.xg_xsk_close(xsk[0])
+            lib.xg_xsk_close(xsk)
     finally:
         lib.xg_umem_free(umem[0])
 
@@ -184,7 +181,7 @@ def _afxdp(
     mode: str,
     progress: Progress | None,
 ) -> Report:
-    chunk_bytes = 2048 if int(frames.lengths.max()) <= 2048 - HEADROOM_BYTES else 4096
+    chunk_bytes = chunk_for(int(frames.lengths.max()))
     laps = -(-2 * RING // len(frames))
     chunks = RING + laps * len(frames)
     stop, sent = ffi.new("uint32_t *"), ffi.new("uint64_t *")

@@ -20,41 +20,12 @@ from dataclasses import dataclass
 from xdpgw import _abi as abi
 from xdpgw.config import Config, Target
 from xdpgw.errors import XdpgwError
-from xdpgw.facts import single_buffer_mtu
 from xdpgw.rules import On, RuleSet
 
-__all__ = ["ETHERNET_BYTES", "SocketPlan", "UmemPlan", "WorkerPlan", "plan_targets", "plan_umem"]
-
-ETHERNET_BYTES = 14 + 2 * 4
-"""The header with two VLAN tags: what a frame may have over the MTU."""
+__all__ = ["SocketPlan", "WorkerPlan", "plan_targets"]
 
 BURST_CHUNKS = 64
 """Frames that a worker holds at a time (XG_WORKER_BURST)."""
-
-
-@dataclass(frozen=True, slots=True)
-class UmemPlan:
-    """What frames a UMEM can hold.
-
-    Args:
-        chunk_bytes: a chunk.
-        multi_buffer: a frame may take several chunks.
-    """
-
-    chunk_bytes: int
-    multi_buffer: bool
-
-
-def plan_umem(mtu: int) -> UmemPlan:
-    """The smallest chunk that holds a frame of this MTU, or several where drivers may hand one over
-    in several buffers.
-
-    Source: the kernel leaves XDP_PACKET_HEADROOM (256 bytes) before each frame; aligned chunks are
-    powers of two from 2,048 bytes to a page.
-    """
-    if mtu > single_buffer_mtu():
-        return UmemPlan(4096, True)
-    return UmemPlan(2048 if mtu + ETHERNET_BYTES <= 2048 - 256 else 4096, False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,16 @@ from xdpgw._native import ffi, lib
 from xdpgw.config import Config, FastpathSettings, Target
 from xdpgw.errors import FastpathError
 from xdpgw.facts import mtu_of
-from xdpgw.fast_errors import Wanted, refuse_socket
+from xdpgw.fast_errors import Wanted
+from xdpgw.fast_open import MODES, open_xsk
+from xdpgw.fast_umem import plan_umem
 from xdpgw.kernel import Map
 from xdpgw.pins import Manifest, xsk_key
 from xdpgw.python_handler import PythonHandler
-from xdpgw.target_plan import BURST_CHUNKS, SocketPlan, WorkerPlan, plan_umem
+from xdpgw.target_plan import BURST_CHUNKS, SocketPlan, WorkerPlan
 
 __all__ = ["Note", "Worker"]
 
-MODES = {"auto": lib.XG_XSK_AUTO, "copy": lib.XG_XSK_COPY, "zerocopy": lib.XG_XSK_ZERO_COPY}
 RETRY_MS = 2000
 """How long a queue may stay busy after another process let go of it."""
 
@@ -96,23 +97,15 @@ class Worker:
         err = lib.xg_umem_create(chunks, umem.chunk_bytes, out)
         _done(err, f"mapping a UMEM of {chunks} chunks of {umem.chunk_bytes} bytes")
         self._umem, self._multi_buffer = out[0], umem.multi_buffer
+        wanted = Wanted(
+            settings.ring, umem.chunk_bytes, chunks * umem.chunk_bytes, mode, umem.multi_buffer
+        )
         for plan in self.plan.sockets:
             opts = _options(self.plan, plan, settings, mode)
             opts.ifindex = self._manifest.ports[plan.port].ifindex
             opts.multi_buffer = umem.multi_buffer
             beside = ffi.NULL if plan.beside is None else self.sockets[plan.beside].xsk
-            call, made = ffi.new("const char **"), ffi.new("struct xg_xsk **")
-            err = lib.xg_xsk_open(self._umem, opts, beside, call, made)
-            if err < 0:
-                wanted = Wanted(
-                    settings.ring,
-                    umem.chunk_bytes,
-                    chunks * umem.chunk_bytes,
-                    mode,
-                    umem.multi_buffer,
-                )
-                said = ffi.string(call[0]).decode()
-                refuse_socket(err, said, port=plan.port, queue=plan.queue, wanted=wanted)
+            xsk = open_xsk(self._umem, opts, port=plan.port, wanted=wanted, beside=beside)
             key = None
             if plan.target is not None:
                 key = xsk_key(
@@ -120,7 +113,7 @@ class Worker:
                     self._manifest.target_slots[plan.target],
                     plan.queue,
                 )
-            self.sockets.append(Socket(plan, made[0], key))
+            self.sockets.append(Socket(plan, xsk, key))
 
     def _add(
         self,

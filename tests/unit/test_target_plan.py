@@ -7,7 +7,8 @@ import pytest
 from xdpgw import _abi as abi
 from xdpgw import config, rules
 from xdpgw.errors import XdpgwError
-from xdpgw.target_plan import WorkerPlan, plan_targets, plan_umem
+from xdpgw.fast_umem import plan_umem
+from xdpgw.target_plan import WorkerPlan, plan_targets
 
 BOTH = """
 [policy]
