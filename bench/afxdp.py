@@ -162,7 +162,7 @@ class Bench:
         try:
 
             def count() -> int:
-                return subject.ask() if far_end is None else self._arrived(far_end)
+                return subject.ask() if far_end is None else self.bed.peer_received(far_end)
 
             self._generator.ask("go")
             before = count()
@@ -179,13 +179,6 @@ class Bench:
             return (after - before) / (end - begin) / 1e6
         finally:
             subject.close()
-
-    def _arrived(self, port: str) -> int:
-        from pyroute2 import IPRoute
-
-        with self.bed.peer.entered(), IPRoute() as ip:
-            (link,) = ip.get_links(self.bed.peer_ifindex(port))
-            return int(link.get_attr("IFLA_STATS64")["rx_packets"])
 
     def subject(
         self,

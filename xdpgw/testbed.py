@@ -249,11 +249,19 @@ class TestBed:
         veth counts them before XDP judges them, in native and in generic mode: a witness of the
         filter's counters that is not one of them.
         """
-        from pyroute2 import IPRoute
+        return _received(self.gateway, port)
 
-        with self.gateway.entered(), IPRoute() as ip:
-            (link,) = ip.get_links(socket.if_nametoindex(port))
-            return int(link.get_attr("IFLA_STATS64")["rx_packets"])
+    def peer_received(self, port: str = "left") -> int:
+        """Frames that the kernel says the cable's far end received since it was made."""
+        return _received(self.peer, f"{port}-peer")
+
+
+def _received(namespace: Namespace, interface: str) -> int:
+    from pyroute2 import IPRoute
+
+    with namespace.entered(), IPRoute() as ip:
+        (link,) = ip.get_links(socket.if_nametoindex(interface))
+        return int(link.get_attr("IFLA_STATS64")["rx_packets"])
 
 
 def _furnish(

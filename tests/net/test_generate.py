@@ -26,24 +26,15 @@ def bed() -> Iterator[TestBed]:
         yield made
 
 
-def arrived(bed: TestBed) -> int:
-    """Frames that the kernel says the cable's far end received."""
-    from pyroute2 import IPRoute
-
-    with bed.peer.entered(), IPRoute() as ip:
-        (link,) = ip.get_links(bed.peer_ifindex())
-        return int(link.get_attr("IFLA_STATS64")["rx_packets"])
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("count", [1, 63, 1000, 100_000])
 def test_generate_sends_exactly_as_many_as_asked(bed: TestBed, engine: str, count: int) -> None:
-    before = arrived(bed)
+    before = bed.peer_received()
     # Paced: a veth's ring of 256 drops what comes faster than the far end takes it.
     report = data_of(bed, "--count", count, "--engine", engine, "--rate", "200k")
     assert report["frames"] == count
     assert report["bytes"] == 60 * count
-    until(lambda: arrived(bed) - before == count, f"{count} frames at the far end")
+    until(lambda: bed.peer_received() - before == count, f"{count} frames at the far end")
 
 
 def data_of(bed: TestBed, *args: object) -> dict[str, float]:
@@ -120,16 +111,16 @@ def test_generate_live_counts_a_run_that_was_stopped_and_continued(
     bed: TestBed, tmp_path: Path
 ) -> None:
     """The kernel ends a run at any signal, even at one that only stops the process for a while."""
-    before, count = arrived(bed), 6_000_000
+    before, count = bed.peer_received(), 6_000_000
     command = ("generate", "left", "--engine", "live", "--count", count, "--json")
     run = Running(bed, tmp_path, *command)
-    until(lambda: arrived(bed) - before > 100_000, "some frames")
+    until(lambda: bed.peer_received() - before > 100_000, "some frames")
     run.tell(signal.SIGSTOP)
     until(lambda: _state(run.process.pid) == "T", "the process to be stopped")
     run.tell(signal.SIGCONT)
     assert run.process.wait(60) == 0, run.err.read_text()
     assert json.loads(run.out.read_text())["frames"] == count
-    until(lambda: arrived(bed) - before == count, "as many at the far end")
+    until(lambda: bed.peer_received() - before == count, "as many at the far end")
 
 
 def _state(pid: int) -> str:
@@ -169,12 +160,12 @@ def test_generate_replays_a_capture_in_order(bed: TestBed, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_generate_interrupted_tells_what_it_sent(bed: TestBed, tmp_path: Path, engine: str) -> None:
-    before = arrived(bed)
+    before = bed.peer_received()
     run = Running(bed, tmp_path, "generate", "left", "--rate", "2k", "--engine", engine, "--json")
-    until(lambda: arrived(bed) - before > 10, "some frames")
+    until(lambda: bed.peer_received() - before > 10, "some frames")
     assert run.end(signal.SIGINT) == 0
     report = json.loads(run.out.read_text())
-    until(lambda: arrived(bed) - before == report["frames"], "as many as it says")
+    until(lambda: bed.peer_received() - before == report["frames"], "as many as it says")
     assert "Traceback" not in run.err.read_text()
 
 
