@@ -188,10 +188,10 @@ def _jumbo(config: Config) -> set[str]:
 def _require_queues(config: Config) -> None:
     """Refuse a list of queues with one that the port does not have."""
     for port in config.ports.values():
-        there = receive_queues(port.name)
-        if port.queues == "all" or there is None:
+        if port.queues == "all":
             continue
-        missing = [queue for queue in port.queues if queue >= there]
+        there = receive_queues(port.name)
+        missing = [] if there is None else [queue for queue in port.queues if queue >= there]
         if missing:
             raise XdpgwError(
                 f"port {port.name} has no queue {', '.join(map(str, missing))}",
