@@ -20,7 +20,7 @@ from xdpgw.events import EventReader, Names, Pump
 from xdpgw.pins import Instance, Manifest, notes
 from xdpgw.render import applied_text
 from xdpgw.session import find_session
-from xdpgw.targets import Targets, prepare
+from xdpgw.targets import Prepared, Targets, prepare
 
 __all__ = ["rules_of_file", "rules_of_filter", "serve", "status_of"]
 
@@ -90,16 +90,18 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
             if not changed:
                 return
             policy = changed
-            _serve_targets(policy, instance, targets, note)
 
 
-def _serve_targets(policy: Config, instance: Instance, targets: Targets, note: Note) -> None:
+def _serve_targets(
+    policy: Config,
+    manifest: Manifest,
+    targets: Targets,
+    note: Note,
+    prepared: Prepared | None = None,
+) -> None:
     """Take up a policy that is in force already: what cannot be served gets `else`."""
-    manifest = instance.manifest()
-    if manifest is None:
-        return
     try:
-        targets.serve(policy, manifest, prepare(policy))
+        targets.serve(policy, manifest, prepared or prepare(policy))
     except XdpgwError as error:
         note(f"{error}\nuntil the next reload, packets for a target get the verdict after else")
 
@@ -137,14 +139,16 @@ def _pump(
                     return None
                 if current != manifest:
                     note("the policy was replaced by another process")
-                    return configs.loads(
+                    replaced = configs.loads(
                         current.policy_text,
                         file=current.policy_file,
                         base=Path(current.policy_file).parent,
                     )
+                    _serve_targets(replaced, current, targets, note)
+                    return replaced
             if signals.reload:
                 signals.reload = False
-                renewed = _reload(policy, instance, note)
+                renewed = _reload(policy, instance, note, targets)
                 if renewed is not None:
                     return renewed
 
@@ -174,14 +178,16 @@ def _tell_log(log: stats.LogStats, note: Note) -> None:
         )
 
 
-def _reload(policy: Config, instance: Instance, note: Note) -> Config | None:
+def _reload(policy: Config, instance: Instance, note: Note, targets: Targets) -> Config | None:
     try:
         renewed = configs.read(policy.path)
-        prepare(renewed)  # what cannot be served is no reason to change what is in force
-        note(applied_text(gateway.apply(renewed, instance, session=find_session())))
+        prepared = prepare(renewed)  # before anything in force changes
+        applied = gateway.apply(renewed, instance, session=find_session())
     except XdpgwError as error:
         note(f"{error}\nthe policy in force stays in force")
         return None
+    note(applied_text(applied))
+    _serve_targets(renewed, applied.manifest, targets, note, prepared)
     return renewed
 
 
