@@ -121,10 +121,10 @@ class Targets:
                 entries=rows,
             )
         )
-        self.publish()
-        self._instance.pin_sockets(self._table)
         for worker in self._workers:
             worker.start()
+        self.publish()
+        self._instance.pin_sockets(self._table)
 
     def publish(self) -> None:
         """Write down what the sockets counted; tell what went wrong since the last time."""
