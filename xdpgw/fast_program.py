@@ -14,17 +14,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
 
+from xdpgw._abi import MAX_QUEUES
 from xdpgw.errors import BusyError, KernelError, XdpgwError
 from xdpgw.fast_errors import wrong
-from xdpgw.kernel import BpfObject, Link, Map, netns_inode
+from xdpgw.kernel import XDP_HAS_FRAGS, BpfObject, Link, Map, netns_inode
 
 __all__ = ["Entry", "FrameEntry", "TargetEntry", "port_program", "target_entry"]
 
-QUEUES = 128
-"""Entries of the XSKMAP in bpf/frames.bpf.c."""
-
 _NOEXIST = 1  # BPF_NOEXIST
-_HAS_FRAGS = 1 << 5  # BPF_F_XDP_HAS_FRAGS
 
 
 class Entry(Protocol):
@@ -105,10 +102,10 @@ def port_program(
         KernelError, PrivilegeError: as `Link.attach_as` and `BpfObject.load`.
         FastpathError: the queue is beyond what the program's map holds.
     """
-    if queue >= QUEUES:
+    if queue >= MAX_QUEUES:
         raise wrong(
-            f"the program for frames serves queues 0 to {QUEUES - 1} of a port, not {queue}",
-            f"ethtool -L {port} combined {QUEUES}; or attach=None and a program of your own",
+            f"the program for frames serves queues 0 to {MAX_QUEUES - 1} of a port, not {queue}",
+            f"ethtool -L {port} combined {MAX_QUEUES}; or attach=None and a program of your own",
         )
     place = (queue.to_bytes(4, "little"), fd, f"queue {queue} of port {port}")
     with _lock:
@@ -142,7 +139,7 @@ def _attach(
     elf = (resources.files("xdpgw") / "bpf" / "frames.bpf.o").read_bytes()
     with ExitStack() as undo:
         program = undo.enter_context(BpfObject(elf, name="frames"))
-        program.load(prog_flags={"frames": _HAS_FRAGS} if frags else None)
+        program.load(prog_flags={"frames": XDP_HAS_FRAGS} if frags else None)
         _insert(program.map("xsks"), *place)
         link, mode, _ = Link.attach_as(program.program("frames"), key[1], wanted)
         undo.pop_all()
@@ -192,7 +189,7 @@ def target_entry(port: str, queue: int, target: str) -> TargetEntry:
     Raises:
         XdpgwError: no policy is in force, or it has no such target or port.
     """
-    from xdpgw import _abi as abi
+
     from xdpgw.pins import Instance, xsk_key
 
     instance = Instance()
@@ -211,8 +208,8 @@ def target_entry(port: str, queue: int, target: str) -> TargetEntry:
         raise XdpgwError(
             f"the policy in force does not hold port {port}", _there("it holds", manifest.ports)
         )
-    if queue >= abi.MAX_QUEUES:
-        raise wrong(f"targets are served on queues 0 to {abi.MAX_QUEUES - 1}, not {queue}")
+    if queue >= MAX_QUEUES:
+        raise wrong(f"targets are served on queues 0 to {MAX_QUEUES - 1}, not {queue}")
     key = xsk_key(manifest.port_slots[port], manifest.target_slots[target], queue)
     return TargetEntry(
         Map.from_pin(instance.path / "xsks"),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = [
+    "XDP_HAS_FRAGS",
     "BpfObject",
     "Holder",
     "Link",
@@ -42,6 +43,9 @@ __all__ = [
     "netns_inode",
     "possible_cpus",
 ]
+
+XDP_HAS_FRAGS = 1 << 5
+"""BPF_F_XDP_HAS_FRAGS of linux/bpf.h: the program takes frames of several buffers."""
 
 _DIFFERENCE = re.compile(r"^map '.*': (.*): wanted (\d+), got (\d+)$", re.MULTILINE)
 

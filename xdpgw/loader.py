@@ -19,7 +19,7 @@ from xdpgw._abi import Dim
 from xdpgw.compile import Image, Session
 from xdpgw.errors import KernelError, UnsupportedError, XdpgwError
 from xdpgw.facts import single_buffer_mtu
-from xdpgw.kernel import BpfObject, Map, Program
+from xdpgw.kernel import XDP_HAS_FRAGS, BpfObject, Map, Program
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["DATAPATH", "Loaded", "artifact", "load"]
 
 DATAPATH = "xdpgw.bpf.o"
-XDP_HAS_FRAGS = 1 << 5
-"""BPF_F_XDP_HAS_FRAGS of linux/bpf.h: the program takes frames of several buffers."""
 
 _KEYED = {
     dim.text: dim for dim in (Dim.SRC4, Dim.DST4, Dim.SRC6, Dim.DST6, Dim.MAC_SRC, Dim.MAC_DST)

@@ -21,6 +21,7 @@ from tests.fastpath.toolchain import ROOT, bpf_object
 from tests.namespaces import needs_network_namespaces
 from xdpgw.errors import AbiMismatch, BusyError, KernelError, VerifierError
 from xdpgw.kernel import (
+    XDP_HAS_FRAGS,
     BpfObject,
     Link,
     Map,
@@ -30,7 +31,6 @@ from xdpgw.kernel import (
     netns_inode,
     possible_cpus,
 )
-from xdpgw.loader import XDP_HAS_FRAGS
 
 from .private_netns import in_netns, ip, open_fds
 
