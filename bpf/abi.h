@@ -34,6 +34,8 @@ enum xg_limits {
 	XG_XSK_SLOTS = 131072, /* XG_MAX_PORTS * XG_MAX_TARGETS * XG_MAX_QUEUES */
 	XG_VLAN_NONE = 0xffff,
 	XG_MAX_EXT_HEADERS = 8, /* IPv6 extension headers that are stepped over */
+	XG_FRAGMENT_SLOTS = 16384, /* fragmented packets that are followed at once */
+	XG_FRAGMENT_SECONDS = 30, /* so long after its first fragment */
 	XG_SOURCE_SLOTS = 131072, /* sources that `[log] sources = "new"` remembers */
 	XG_MANIFEST_VERSION = 2, /* of what is pinned: a change of a pinned map raises it */
 	XG_EVENT_RING_BYTES =
@@ -142,6 +144,9 @@ enum xg_kind { XG_KIND_OTHER, XG_KIND_ARP, XG_KIND_IP, XG_KIND_IP6 };
 /* The index of the dimension FRAG; NOT_IP for a packet that is not IP. */
 enum xg_frag { XG_FRAG_NO, XG_FRAG_FIRST, XG_FRAG_LATER, XG_FRAG_NOT_IP };
 
+/* The setting `fragments`. */
+enum xg_fragments { XG_FRAGMENTS_RULES, XG_FRAGMENTS_DROP, XG_FRAGMENTS_FOLLOW };
+
 enum xg_log_sources { XG_SOURCES_OFF, XG_SOURCES_NEW, XG_SOURCES_EVERY };
 
 /* Which optional members of struct xg_event the packet has. Addresses go with `family` (0: none). */
@@ -185,7 +190,7 @@ struct xg_config {
 	__u8 port; /* slot of the port, 0 .. XG_MAX_PORTS - 1 */
 	__u8 default_verdict; /* enum xg_verdict, pass or drop */
 	__u8 malformed_verdict;
-	__u8 fragments_drop;
+	__u8 fragments; /* enum xg_fragments */
 	__u8 guard;
 	__u8 log_rules; /* some rule has the option log */
 	__u8 log_sources; /* enum xg_log_sources */
@@ -214,6 +219,25 @@ struct xg_rule {
 struct xg_counter {
 	__u64 packets;
 	__u64 bytes;
+};
+
+/* Key of the table of fragmented packets: what all fragments of one have in common. */
+struct xg_fragment_key {
+	__u8 src[16]; /* as in struct xg_event */
+	__u8 dst[16];
+	__u32 id; /* as it stands in the header */
+	__u8 family;
+	__u8 proto; /* IPv6: the next header of the fragment header */
+	__u8 zero[2];
+};
+
+/* What its first fragment got. */
+struct xg_fragment {
+	__u64 ts_ns; /* CLOCK_MONOTONIC (coarse) */
+	__u16 rule; /* index of the rule that decided, XG_NO_RULE */
+	__u8 verdict; /* enum xg_verdict */
+	__u8 reason; /* enum xg_reason */
+	__u8 zero[4];
 };
 
 /* Key of the table of sources seen. */

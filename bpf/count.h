@@ -11,9 +11,17 @@
 /* What was decided about a packet, and why. */
 struct judgement {
 	const struct xg_rule *rule; /* that decided, else NULL */
+	__u32 number; /* its index, when rule is set */
 	enum xg_verdict verdict;
 	enum xg_reason reason;
 };
+
+static __always_inline void decide(struct judgement *judged, enum xg_verdict verdict,
+				   enum xg_reason reason)
+{
+	judged->verdict = verdict;
+	judged->reason = reason;
+}
 
 static __always_inline void add(struct xg_counter *counter, __u32 len)
 {

@@ -3,8 +3,8 @@
  * maps.h - everything the program shares with control.
  *
  * Two kinds, told apart by how long they live:
- *   image   classes, rows, rules, tries, MAC tables: one set a policy, filled before the program that uses
- *           it is attached and never written again. A reload builds a new set beside the old one; the
+ *   image   classes, rows, rules, tries, MAC tables, fragments: one set a policy, filled before the program that uses
+ *           it is attached and never written again, but for fragments, which programs write. A reload builds a new set beside the old one; the
  *           link then changes programs, so that a packet meets one set, whole.
  *   books   counters, log books, sources, the ring, AF_XDP sockets: pinned, handed from program to program.
  * max_entries of an image map is a placeholder; control sets what the policy needs before load.
@@ -30,6 +30,7 @@ const volatile union {
 	enum xg_frag frag;
 	enum xg_log_counter log_counter;
 	enum xg_log_sources log_sources;
+	enum xg_fragments fragments;
 	enum xg_has has;
 	enum xg_limits limits;
 	enum xg_classes classes;
@@ -86,6 +87,17 @@ XG_TRIE(dst6, struct xg_prefix6);
 
 XG_MAC_TABLE(mac_src);
 XG_MAC_TABLE(mac_dst);
+
+/*
+ * Verdicts of first fragments, for `fragments = "follow"`. Of the image: a verdict of the old policy is not
+ * followed under a new one.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct xg_fragment_key);
+	__type(value, struct xg_fragment);
+} fragments SEC(".maps");
 
 /* Books. */
 

@@ -51,6 +51,7 @@ struct pkt {
 	__u32 off;
 	__u32 end;
 	__u32 l3; /* offset of the IP header, when family is set */
+	__u32 fragment; /* offset of the IPv6 fragment header, of a first or later fragment */
 	__u16 ethertype;
 	__u16 vlan;
 	__u16 sport;
@@ -180,7 +181,8 @@ static __always_inline bool is_extension(__u32 next)
 }
 
 /*
- * Steps over IPv6 extension headers. Returns what it found as offset | protocol << 16 | xg_frag << 24, or -1.
+ * Steps over IPv6 extension headers. Returns what it found as offset | protocol << 16 | xg_frag << 24 |
+ * offset of the fragment header << 32, or -1.
  *
  * A global function, which the verifier checks once by itself; a packet without extension headers never calls
  * it. As a static one, checked anew for each way that leads here, it cost 55,000 verified instructions more (6.18,
@@ -188,10 +190,11 @@ static __always_inline bool is_extension(__u32 next)
  * offset gives it the same range in each turn, so that the verifier sees the turns as equal. Unrolled, as 6.1
  * refuses a loop that is entered in its middle, which clang makes of it ("back-edge from insn").
  */
-__noinline int walk_extensions(struct xdp_md *ctx, __u32 off, __u32 end, __u32 first)
+__noinline long walk_extensions(struct xdp_md *ctx, __u32 off, __u32 end, __u32 first)
 {
 	void *data = (void *)(long)ctx->data;
 	void *data_end = (void *)(long)ctx->data_end;
+	__u64 fragment = 0;
 	__u32 frag = XG_FRAG_NO;
 	__u32 next = first & 0xff;
 
@@ -201,7 +204,7 @@ __noinline int walk_extensions(struct xdp_md *ctx, __u32 off, __u32 end, __u32 f
 		__u32 len;
 
 		if (!is_extension(next))
-			return off | next << 16 | frag << 24;
+			return off | next << 16 | frag << 24 | fragment << 32;
 		if (n == XG_MAX_EXT_HEADERS || (next == IPPROTO_HOPOPTS && n > 0))
 			return -1;
 		opaque(off);
@@ -216,9 +219,12 @@ __noinline int walk_extensions(struct xdp_md *ctx, __u32 off, __u32 end, __u32 f
 		} else if (next == IPPROTO_FRAGMENT) {
 			len = sizeof(*ext);
 			if (bpf_ntohs(ext->frag) & IP6_OFFSET_MASK)
-				return (off + len) | ext->next << 16 | XG_FRAG_LATER << 24;
-			if (bpf_ntohs(ext->frag) & IP6_MORE_FRAGMENTS)
+				return (off + len) | ext->next << 16 | XG_FRAG_LATER << 24 |
+				       (__u64)off << 32;
+			if (bpf_ntohs(ext->frag) & IP6_MORE_FRAGMENTS) {
 				frag = XG_FRAG_FIRST;
+				fragment = off;
+			}
 		}
 		if (off + len > end)
 			return -1;
@@ -232,7 +238,7 @@ static __always_inline int parse_ipv6(struct xdp_md *ctx, struct pkt *pkt)
 {
 	const struct ipv6hdr *ip6 = bytes_next(pkt, sizeof(*ip6));
 	__u32 payload;
-	int found;
+	long found;
 
 	if (!ip6)
 		return -1;
@@ -259,6 +265,7 @@ static __always_inline int parse_ipv6(struct xdp_md *ctx, struct pkt *pkt)
 	pkt->off = found & OFFSET_MASK;
 	pkt->proto = found >> 16;
 	pkt->frag = (found >> 24) & 3;
+	pkt->fragment = (found >> 32) & OFFSET_MASK;
 	return 0;
 }
 

@@ -7,15 +7,9 @@
 #define XG_VERDICT_H
 
 #include "count.h"
+#include "follow.h"
 #include "guard.h"
 #include "match.h"
-
-static __always_inline void decide(struct judgement *judged, enum xg_verdict verdict,
-				   enum xg_reason reason)
-{
-	judged->verdict = verdict;
-	judged->reason = reason;
-}
 
 static __always_inline void by_default(struct xdp_md *ctx, const struct pkt *pkt,
 				       struct judgement *judged)
@@ -36,16 +30,23 @@ static __always_inline void by_rule(__u32 number, struct judgement *judged)
 		return;
 	}
 	judged->rule = rule;
+	judged->number = number;
 	decide(judged, rule->action, XG_REASON_RULE);
 }
 
 static __always_inline void judge(struct xdp_md *ctx, const struct pkt *pkt,
 				  struct judgement *judged)
 {
+	bool first = pkt->frag == XG_FRAG_FIRST;
+	bool later = pkt->frag == XG_FRAG_LATER;
 	int number;
 
-	if (cfg.fragments_drop && (pkt->frag == XG_FRAG_FIRST || pkt->frag == XG_FRAG_LATER)) {
+	if (cfg.fragments == XG_FRAGMENTS_DROP && (first || later)) {
 		decide(judged, XG_VERDICT_DROP, XG_REASON_FRAGMENT);
+		return;
+	}
+	if (cfg.fragments == XG_FRAGMENTS_FOLLOW && later) {
+		follow(pkt, judged);
 		return;
 	}
 	number = match(pkt);
@@ -55,6 +56,8 @@ static __always_inline void judge(struct xdp_md *ctx, const struct pkt *pkt,
 		by_default(ctx, pkt, judged);
 	else
 		decide(judged, cfg.default_verdict, XG_REASON_ERROR);
+	if (cfg.fragments == XG_FRAGMENTS_FOLLOW && first)
+		remember(pkt, judged);
 }
 
 static __always_inline enum xdp_action action_of(enum xg_verdict verdict)

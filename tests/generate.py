@@ -105,7 +105,7 @@ def policies(draw: st.DrawFn, most_rules: int = 12) -> str:
     return (
         f'[policy]\ndefault = "{draw(st.sampled_from(("pass", "drop")))}"\n'
         f'malformed = "{draw(st.sampled_from(("pass", "drop")))}"\n'
-        f'fragments = "{draw(st.sampled_from(("rules", "rules", "drop")))}"\n'
+        f'fragments = "{draw(st.sampled_from(("rules", "rules", "drop", "follow")))}"\n'
         f"guard = {draw(st.sampled_from(('true', 'false')))}\n"
         f'rules = """\n{rules}\n"""\n{_SETS}'
     )

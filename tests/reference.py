@@ -2,7 +2,8 @@
 
 It is the second, independent reading of the contract that the datapath is compared with, so it
 shares no code with the package and reads policies by itself. It takes them as valid. What needs
-memory between packets (`limit`, `established`, `fragments = "follow"`) is not judged here.
+memory between packets (`limit`, `established`) is not judged here, but for `fragments = "follow"`,
+without its bounds: it forgets nothing.
 
 How a packet is read, and who decides; what a rule asks is in tests.reference_rules.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import struct
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def _read_ethernet(reader: _Reader, facts: _Facts) -> None:
 
 def _read_ipv4(reader: _Reader, facts: _Facts) -> None:
     there = reader.left
-    first, tos, total, _, place, ttl, proto, _, src, dst = struct.unpack(
+    first, tos, total, ident, place, ttl, proto, _, src, dst = struct.unpack(
         "!BBHHHBBH4s4s", reader.take(20, "IPv4 header")
     )
     version, header = first >> 4, (first & 15) * 4
@@ -115,6 +116,7 @@ def _read_ipv4(reader: _Reader, facts: _Facts) -> None:
     reader.shorten(total - 20)
     reader.take(header - 20, "IPv4 options")
     _tell_ip(facts, 4, src, dst, ttl, tos)
+    facts["datagram"] = (src, dst, ident, proto)
     frag = _fragment_state(offset=place & 0x1FFF, more=bool(place & 0x2000))
     _read_transport(reader, facts, proto, frag)
 
@@ -128,7 +130,8 @@ def _read_ipv6(reader: _Reader, facts: _Facts) -> None:
     _must(length > 0 or following != HOP_BY_HOP, "jumbogram")
     reader.shorten(length)
     _tell_ip(facts, 6, src, dst, hops, word >> 20 & 0xFF)
-    proto, frag = _walk_extensions(reader, following)
+    proto, frag, fragmented = _walk_extensions(reader, following)
+    facts["datagram"] = (src, dst, *fragmented)
     _read_transport(reader, facts, proto, frag)
 
 
@@ -145,26 +148,28 @@ def _fragment_state(offset: int, more: bool) -> str:
     return "first" if more else "no"
 
 
-def _walk_extensions(reader: _Reader, kind: int) -> tuple[int, str]:
-    """The first header that is no extension, and the fragment state; a later fragment ends it."""
-    frag, count = "no", 0
+def _walk_extensions(reader: _Reader, kind: int) -> tuple[int, str, tuple[int, int]]:
+    """The first header that is no extension, the fragment state, and id and next header of the
+    fragment header that makes it a fragment; a later fragment ends it."""
+    frag, count, fragmented = "no", 0, (0, 0)
     while kind in EXTENSIONS:
         _must(count < EXTENSIONS_MOST, "more than eight extension headers")
         _must(kind != HOP_BY_HOP or count == 0, "hop-by-hop header is not the first")
         if kind == FRAGMENT:
-            kind, _, place, _ = struct.unpack("!BBHI", reader.take(8, "fragment header"))
+            kind, _, place, ident = struct.unpack("!BBHI", reader.take(8, "fragment header"))
             state = _fragment_state(offset=place >> 3, more=bool(place & 1))
             if state == "later":
-                return kind, state
+                return kind, state, (ident, kind)
             # Atomic behind a first fragment's header: still a first fragment.
-            frag = "first" if state == "first" else frag
+            if state == "first":
+                frag, fragmented = state, (ident, kind)
         else:
             following, length = reader.take(2, "extension header")
             size = (length + 2) * 4 if kind == AH else (length + 1) * 8
             reader.take(size - 2, "extension header")
             kind = following
         count += 1
-    return kind, frag
+    return kind, frag, fragmented
 
 
 def _read_transport(reader: _Reader, facts: _Facts, proto: int, frag: str) -> None:
@@ -232,7 +237,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A policy that judges frames one by one and remembers none."""
+    """A policy that judges frames one by one, in the order in which they come."""
 
     default: str
     malformed: str
@@ -240,6 +245,7 @@ class Reference:
     guard: bool
     rules: tuple[Rule, ...]
     ssh: tuple[str, int, str, int] | None
+    firsts: dict[tuple[object, ...], Judgement] = field(default_factory=dict)
 
     @classmethod
     def from_text(
@@ -255,8 +261,6 @@ class Reference:
             name: list(read_set(members, base))
             for name, members in document.get("sets", {}).items()
         }
-        if policy.get("fragments") == "follow":
-            raise NotImplementedError('fragments = "follow"')
         return cls(
             default=policy.get("default", "pass"),
             malformed=policy.get("malformed", "drop"),
@@ -273,6 +277,16 @@ class Reference:
             return Judgement(self.malformed, "malformed", None, None, key.key)
         if self.fragments == "drop" and key.frag in ("first", "later"):
             return Judgement("drop", "fragment", None, None, key)
+        if self.fragments != "follow" or key.frag == "no" or key.datagram is None:
+            return self._judge_by_rules(key)
+        if key.frag == "first":
+            self.firsts[key.datagram] = self._judge_by_rules(key)
+        first = self.firsts.get(key.datagram)
+        if first is None:
+            return Judgement("drop", "fragment", None, None, key)
+        return replace(first, key=key)
+
+    def _judge_by_rules(self, key: Key) -> Judgement:
         for rule in self.rules:
             if rule.holds(key):
                 return Judgement(rule.verdict, "rule", rule.name, rule.target, key)

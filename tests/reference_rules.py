@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -52,6 +52,9 @@ class Key:
     dscp: int | None = None
     icmp_type: int | None = None
     icmp_code: int | None = None
+    datagram: tuple[object, ...] | None = field(
+        default=None, compare=False
+    )  # what all fragments of a packet have in common
 
 
 # --- What a rule matches --------------------------------------------------------------------------

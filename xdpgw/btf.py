@@ -15,7 +15,10 @@ from xdpgw.errors import AbiMismatch
 
 __all__ = ["REQUIRED", "Types", "check_object", "read_types"]
 
-REQUIRED = ("config", "row", "rule", "counter", "source", "prefix4", "prefix6", "mac", "event")
+REQUIRED = (
+    *("config", "row", "rule", "counter", "source", "fragment_key", "fragment"),
+    *("prefix4", "prefix6", "mac", "event"),
+)
 """The structs of bpf/abi.h that the datapath's object must describe."""
 
 _MAGIC, _INT, _ARRAY, _STRUCT, _UNION, _ENUM = 0xEB9F, 1, 3, 4, 5, 6

@@ -152,7 +152,7 @@ class Image:
         cfg.port = 0 if port is None else self.names.ports[port]
         cfg.default_verdict = abi.Verdict[config.policy.default.upper()]
         cfg.malformed_verdict = abi.Verdict[config.policy.malformed.upper()]
-        cfg.fragments_drop = config.policy.fragments == "drop"
+        cfg.fragments = abi.Fragments[config.policy.fragments.upper()]
         cfg.guard = config.policy.guard
         cfg.log_rules = any(rule.log is not None for rule in self.ruleset.rules)
         cfg.log_sources = abi.LogSources[log.sources.upper()]
@@ -160,6 +160,12 @@ class Image:
         cfg.multi_buffer = multi_buffer
         cfg.af_xdp = any(rule.action.kind == "af_xdp" for rule in self.ruleset.rules)
         return bytes(ffi.buffer(cfg))
+
+    @property
+    def fragment_slots(self) -> int:
+        """Entries of the table of fragmented packets; 1 where they are not followed."""
+        follows = self.ruleset.config.policy.fragments == "follow"
+        return abi.FRAGMENT_SLOTS if follows else 1
 
     @property
     def memory_bytes(self) -> int:
@@ -200,8 +206,8 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
         names: slots of rules and ports, as `Names.renewed` gives them; fresh ones if None.
 
     Raises:
-        UnsupportedError: a rule limits or asks for connection state, or fragments are followed:
-            what this version of the datapath cannot judge.
+        UnsupportedError: a rule limits or asks for connection state: what this version of the
+            datapath cannot judge.
     """
     _refuse_unjudgeable(ruleset)
     if names is None:
@@ -235,8 +241,6 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
 
 def _refuse_unjudgeable(ruleset: r.RuleSet) -> None:
     what = []
-    if ruleset.config.policy.fragments == "follow":
-        what.append('fragments = "follow"')
     for rule in ruleset.rules:
         if rule.action.kind == "limit":
             what.append(f"rule {rule.name}: limit")

@@ -122,6 +122,7 @@ def load(
         "classes": len(image.classes) // _CLASS_BYTES,
         "rows": len(image.rows) // _ROW_BYTES,
         "rules": len(image.rules) // _RULE_BYTES,
+        "fragments": image.fragment_slots,
         **{name: max(1, len(_pairs(image, dim))) for name, dim in _KEYED.items()},
     }
     programs: dict[str | None, Program] = {}

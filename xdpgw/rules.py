@@ -111,7 +111,6 @@ _NOT_YET: dict[str, str] = {
     "action redirect": "write pass: the host routes it",
     "action limit": "take the rule out",
     "established": "take it out, or match flags ack",
-    "fragments = follow": 'write "rules" or "drop"',
     "coexist = true": "take it out",
 }
 
@@ -132,8 +131,6 @@ def resolve(config: Config) -> RuleSet:
 def _not_yet(config: Config) -> Iterator[Diagnostic]:
     """What the policy asks for in vain, in the order of the file."""
     asked: list[tuple[str, int, int]] = []
-    if config.policy.fragments == "follow":
-        asked.append(("fragments = follow", *_setting(config, "policy", "fragments")))
     if config.gateway.coexist:
         asked.append(("coexist = true", *_setting(config, "gateway", "coexist")))
     for rule in config.rules:

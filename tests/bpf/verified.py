@@ -129,13 +129,14 @@ VARIANTS: dict[str, Variant] = {
     "empty": Variant(_policy("", default="pass", sources="off")),
     "logs": Variant(_policy("all pass ip log 10/s", default="pass", sources="new")),
     "guard": Variant(_policy("", default="drop", sources="off"), session=_SESSION),
+    "follow": Variant(_policy("", default="pass", sources="off", fragments="follow")),
     "full": Variant(_policy(_ALL, default="pass", sources="off")),
     "everything": Variant(
         _policy(
             _LOGGED.replace(" tx ", " af_xdp some else pass ", 1),
             default="drop",
             sources="new",
-            fragments="drop",
+            fragments="follow",
         )
         + '[af_xdp.some]\nhandler = "count"\n',
         multi_buffer=MULTI_BUFFER,
@@ -189,9 +190,12 @@ def _entries(image: Image) -> dict[str, int]:
     keyed = {
         dim.name.lower(): len(pairs) for dim, pairs in (*image.tries.items(), *image.macs.items())
     }
-    return {"classes": len(image.classes) // 4, "rows": len(image.rows) // 128, "rules": RULES} | {
-        name: max(1, count) for name, count in keyed.items()
-    }
+    return {
+        "fragments": image.fragment_slots,
+        "classes": len(image.classes) // 4,
+        "rows": len(image.rows) // 128,
+        "rules": RULES,
+    } | {name: max(1, count) for name, count in keyed.items()}
 
 
 def load_info(elf: bytes, source: str, variant: str | Variant) -> ProgInfo:

@@ -72,7 +72,6 @@ def test_check_bad_policy_tells_all_errors_and_exits_2(
         ("drop", "redirect eth0", "action redirect"),
         ("drop", "limit 10/s", "action limit"),
         ("tcp to", "established tcp to", "established"),
-        ("[policy]", '[policy]\nfragments = "follow"', "fragments = follow"),
         ("[ports.eth0]", "[ports.eth0]\n[gateway]\ncoexist = true", "coexist = true"),
     ],
 )

@@ -164,7 +164,8 @@ def test_config_holds_what_the_policy_says() -> None:
     session = Session("192.0.2.1", 50000, "192.0.2.2", 22)
     cfg = ffi.from_buffer("struct xg_config *", found.config("b", session=session))
     assert (cfg.port, cfg.default_verdict, cfg.malformed_verdict) == (1, abi.Verdict.DROP, 0)
-    assert (cfg.fragments_drop, cfg.guard, cfg.log_sources) == (1, 0, abi.LogSources.EVERY)
+    assert (cfg.fragments, cfg.guard) == (abi.Fragments.DROP, 0)
+    assert cfg.log_sources == abi.LogSources.EVERY
     assert (cfg.log_window_ns, cfg.log_rate.interval_ns) == (10 * 10**9, 20_000_000)
     assert (cfg.session.client_port, cfg.session.server_port, cfg.session.family) == (50000, 22, 4)
     assert bytes(ffi.buffer(cfg.session.client))[:4] == bytes([192, 0, 2, 1])

@@ -293,7 +293,6 @@ coexist = true
         file="p.toml",
     )
     assert [str(x) for x in resolve(policy).unsupported] == [
-        'p.toml:2:13: fragments = follow is not in this version (write "rules" or "drop")',
         "p.toml:4:1: action reject is not in this version (write drop)",
         "p.toml:5:1: action forward is not in this version (write pass: the host routes it)",
         "p.toml:6:1: action redirect is not in this version (write pass: the host routes it)",

@@ -443,7 +443,6 @@ def test_from_text_set_reads_a_file_beside_the_policy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "policy",
     [
-        'fragments = "follow"',
         'rules = "one limit 10/s burst 5 per source"',
         'rules = "one pass established"',
     ],

@@ -28,6 +28,7 @@ struct host_map host_maps[] = {
 	MAP(classes),	    MAP(rows),	       MAP(rules),	 MAP(src4),    MAP(dst4),
 	MAP(src6),	    MAP(dst6),	       MAP(mac_src),	 MAP(mac_dst), MAP(counters),
 	MAP(rule_counters), MAP(log_counters), MAP(log_buckets), MAP(sources), MAP(explained),
+	MAP(fragments),
 };
 
 const size_t host_map_count = sizeof(host_maps) / sizeof(host_maps[0]);
