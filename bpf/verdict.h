@@ -37,15 +37,14 @@ static __always_inline void by_rule(__u32 number, struct judgement *judged)
 static __always_inline void judge(struct xdp_md *ctx, const struct pkt *pkt,
 				  struct judgement *judged)
 {
-	bool first = pkt->frag == XG_FRAG_FIRST;
-	bool later = pkt->frag == XG_FRAG_LATER;
 	int number;
 
-	if (cfg.fragments == XG_FRAGMENTS_DROP && (first || later)) {
+	if (cfg.fragments == XG_FRAGMENTS_DROP &&
+	    (pkt->frag == XG_FRAG_FIRST || pkt->frag == XG_FRAG_LATER)) {
 		decide(judged, XG_VERDICT_DROP, XG_REASON_FRAGMENT);
 		return;
 	}
-	if (cfg.fragments == XG_FRAGMENTS_FOLLOW && later) {
+	if (cfg.fragments == XG_FRAGMENTS_FOLLOW && pkt->frag == XG_FRAG_LATER) {
 		follow(pkt, judged);
 		return;
 	}
@@ -56,7 +55,7 @@ static __always_inline void judge(struct xdp_md *ctx, const struct pkt *pkt,
 		by_default(ctx, pkt, judged);
 	else
 		decide(judged, cfg.default_verdict, XG_REASON_ERROR);
-	if (cfg.fragments == XG_FRAGMENTS_FOLLOW && first)
+	if (cfg.fragments == XG_FRAGMENTS_FOLLOW && pkt->frag == XG_FRAG_FIRST)
 		remember(pkt, judged);
 }
 
