@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from tests.net.process import until
 from xdpgw import config, gateway
+from xdpgw._abi import Reason, Verdict
 from xdpgw.config import Config
 from xdpgw.kernel import Map
 from xdpgw.pins import Instance, Manifest
@@ -24,6 +25,14 @@ def with_mode(policy: str, mode: str) -> str:
             f'[ports.{port}]\nmode = "auto"', f'[ports.{port}]\nmode = "{mode}"'
         )
     return policy
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """By how much books grew: each (verdict, reason) that grew, and every rule."""
+
+    counters: Mapping[tuple[Verdict, Reason], int]
+    rules: Mapping[str, int]
 
 
 @dataclass
@@ -66,6 +75,16 @@ class Live:
     def wait_for(self, before: Books, packets: int, timeout_s: float = 5.0) -> Books:
         """The books once so many more packets have been received."""
         return before.wait_for(self.maps, self.manifest, packets=packets, timeout_s=timeout_s)
+
+    def send(self, frames: Sequence[bytes]) -> Grown:
+        """Send frames to the port left; what they were counted as."""
+        with self.bed.wire() as wire:
+            before = self.books()
+            wire.send(frames)
+            after = self.wait_for(before, len(frames))
+        grown = {key: n - before.counters.get(key, 0) for key, n in after.counters.items()}
+        rules = {name: n - before.rules[name] for name, n in after.rules.items()}
+        return Grown({key: n for key, n in grown.items() if n}, rules)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import frames as f
-from tests.net.live import Live, live
+from tests.net.live import live
 from xdpgw._abi import Reason, Verdict
 from xdpgw.testbed import TestBed
 
@@ -46,22 +46,12 @@ def pieces(dport: int, ident: int, family: int) -> tuple[bytes, bytes]:
     return f.eth(first, pad=60), f.eth(later, pad=60)
 
 
-def sent(gate: Live, frames: list[bytes]) -> dict[tuple[Verdict, Reason], int]:
-    """Send frames; what they were counted as."""
-    with gate.bed.wire() as wire:
-        before = gate.books()
-        wire.send(frames)
-        after = gate.wait_for(before, len(frames))
-    grown = {key: n - before.counters.get(key, 0) for key, n in after.counters.items()}
-    return {key: n for key, n in grown.items() if n}
-
-
 @pytest.mark.parametrize("family", [4, 6])
 def test_follow_lets_whole_datagrams_through(mode: str, bed: TestBed, family: int) -> None:
     good, bad = pieces(53, 1, family), pieces(80, 2, family)
     with live(POLICY.replace("MODE", mode), bed) as gate, bed.host() as host:
-        assert sent(gate, [good[1]]) == {UNKNOWN: 1}
-        assert sent(gate, [*good, good[1], *bad]) == {PASSED: 3, REFUSED: 2}
+        assert gate.send([good[1]]).counters == {UNKNOWN: 1}
+        assert gate.send([*good, good[1], *bad]).counters == {PASSED: 3, REFUSED: 2}
         assert host.receive(3) == [*good, good[1]]
         assert host.waiting() == []
         assert gate.books().rules["dns"] == 3
@@ -72,7 +62,7 @@ def test_follow_starts_anew_with_a_reload(mode: str, bed: TestBed) -> None:
     first, later = pieces(53, 3, 4)
     policy = POLICY.replace("MODE", mode)
     with live(policy, bed) as gate:
-        assert sent(gate, [first, later]) == {PASSED: 2}
+        assert gate.send([first, later]).counters == {PASSED: 2}
         gate.apply(policy.replace("dns pass", "dns drop"))
-        assert sent(gate, [later]) == {UNKNOWN: 1}
-        assert sent(gate, [first, later]) == {(Verdict.DROP, Reason.RULE): 2}
+        assert gate.send([later]).counters == {UNKNOWN: 1}
+        assert gate.send([first, later]).counters == {(Verdict.DROP, Reason.RULE): 2}

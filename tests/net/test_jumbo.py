@@ -12,7 +12,7 @@ import pytest
 
 from tests import frames as f
 from tests.bpf.verified import kernel_at_least
-from tests.net.live import Live, live
+from tests.net.live import live
 from xdpgw import config, gateway
 from xdpgw._abi import Reason, Verdict
 from xdpgw.errors import KernelError, UnsupportedError
@@ -70,20 +70,11 @@ def mtu(bed: TestBed, size: int) -> Iterator[None]:
         set_mtu(bed, MTU)
 
 
-def counted(gate: Live, frames: list[bytes]) -> dict[str, int]:
-    """Send frames; by how much the rules' counters grew."""
-    with gate.bed.wire() as wire:
-        before = gate.books()
-        wire.send(frames)
-        after = gate.wait_for(before, len(frames))
-    return {name: n - before.rules[name] for name, n in after.rules.items()}
-
-
 def test_jumbo_frames_are_judged_by_their_whole_length(mode: str, bed: TestBed) -> None:
     whole = frame(9013)
     with live(POLICY.replace("MODE", mode), bed) as gate, bed.host() as host:
         assert gate.manifest.ports["left"].mode == mode
-        assert counted(gate, [frame(9014), frame(9014), whole, frame(8999)]) == {
+        assert gate.send([frame(9014), frame(9014), whole, frame(8999)]).rules == {
             "back": 0,
             "large": 2,
             "larger": 1,
@@ -99,7 +90,7 @@ def test_jumbo_port_sends_frames_of_any_length_back_whole(
 ) -> None:
     with live(POLICY.replace("MODE", mode), bed) as gate, bed.wire() as wire:
         sent = frame(length, dport=7)
-        assert counted(gate, [sent] * 3) == {"back": 3, "large": 0, "larger": 0}
+        assert gate.send([sent] * 3).rules == {"back": 3, "large": 0, "larger": 0}
         assert wire.receive(3) == [sent] * 3
 
 
@@ -115,7 +106,7 @@ def test_reload_follows_the_mtu_both_ways(bed: TestBed) -> None:
         assert gate.apply(policy).switched == ("left",)
         set_mtu(bed, MTU)
         assert gate.apply(policy).switched == ("left",)
-        assert counted(gate, [frame(9014)])["large"] == 1
+        assert gate.send([frame(9014)]).rules["large"] == 1
 
 
 def test_reload_that_the_driver_refuses_leaves_the_policy_in_force(bed: TestBed) -> None:
@@ -128,7 +119,7 @@ def test_reload_that_the_driver_refuses_leaves_the_policy_in_force(bed: TestBed)
         assert caught.value.errno == errno.ERANGE
         assert "xdpgw detach, then start anew" in (caught.value.hint or "")
         assert gate.instance.manifest() == in_force
-        assert counted(gate, [frame(9014)])["large"] == 1
+        assert gate.send([frame(9014)]).rules["large"] == 1
 
 
 def test_kernel_without_multi_buffer_is_a_sentence(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import frames as f
-from tests.net.live import Live, live
+from tests.net.live import live
 from xdpgw import _abi as abi
 from xdpgw import config, gateway
 from xdpgw._abi import Reason, Verdict
@@ -44,21 +44,11 @@ def bed() -> Iterator[TestBed]:
         yield made
 
 
-def send(gate: Live, frames: list[bytes]) -> dict[tuple[Verdict, Reason], int]:
-    """Send frames; what the port counted for them."""
-    with gate.bed.wire() as wire:
-        before = gate.books()
-        wire.send(frames)
-        after = gate.wait_for(before, len(frames))
-    grown = {key: n - before.counters.get(key, 0) for key, n in after.counters.items()}
-    return {key: n for key, n in grown.items() if n}
-
-
 def test_target_without_socket_gets_the_else_verdict_and_is_counted_once(
     mode: str, bed: TestBed
 ) -> None:
     with live(POLICY.replace("MODE", mode), bed) as gate, bed.host() as host:
-        assert send(gate, [PASSED] * 5 + [DROPPED] * 3 + [OTHER]) == {
+        assert gate.send([PASSED] * 5 + [DROPPED] * 3 + [OTHER]).counters == {
             (Verdict.PASS, Reason.NO_SOCKET): 5,
             (Verdict.DROP, Reason.NO_SOCKET): 3,
             (Verdict.PASS, Reason.DEFAULT): 1,
@@ -70,7 +60,7 @@ def test_target_without_socket_gets_the_else_verdict_and_is_counted_once(
 
 def test_target_without_socket_is_told_with_its_rule_and_reason(mode: str, bed: TestBed) -> None:
     with live(POLICY.replace("MODE", mode), bed) as gate:
-        send(gate, [PASSED, DROPPED])
+        gate.send([PASSED, DROPPED])
         with EventReader(gate.maps["events"]) as reader:
             events = reader.drain(timeout_ms=1000)
             told = [
@@ -90,7 +80,7 @@ def test_targets_keep_their_slots_by_name_over_a_reload(bed: TestBed) -> None:
         assert gate.manifest.target_slots == {"some": 0, "other": 1}
         gate.apply(text.replace("some", "third"))
         assert gate.manifest.target_slots == {"third": 2, "other": 1}
-        assert send(gate, [PASSED, DROPPED]) == {
+        assert gate.send([PASSED, DROPPED]).counters == {
             (Verdict.PASS, Reason.NO_SOCKET): 1,
             (Verdict.DROP, Reason.NO_SOCKET): 1,
         }
@@ -117,7 +107,7 @@ def test_list_of_queues_is_for_sockets_and_the_filter_sees_every_queue(
 ) -> None:
     text = POLICY.replace('mode = "MODE"', f'mode = "{mode}"\nqueues = [1]')
     with live(text, bed) as gate:
-        assert send(gate, [DROPPED] * 4) == {(Verdict.DROP, Reason.NO_SOCKET): 4}
+        assert gate.send([DROPPED] * 4).counters == {(Verdict.DROP, Reason.NO_SOCKET): 4}
 
 
 def test_queue_that_the_port_does_not_have_is_an_error_and_nothing_is_left(bed: TestBed) -> None:
