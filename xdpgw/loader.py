@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["DATAPATH", "Loaded", "artifact", "load"]
+__all__ = ["DATAPATH", "Loaded", "artifact", "entries_of", "load"]
 
 DATAPATH = "xdpgw.bpf.o"
 
@@ -118,13 +118,7 @@ def load(
         PrivilegeError, VerifierError, KernelError: as the kernel says.
     """
     elf = artifact(DATAPATH)
-    entries = {
-        "classes": len(image.classes) // _CLASS_BYTES,
-        "rows": len(image.rows) // _ROW_BYTES,
-        "rules": len(image.rules) // _RULE_BYTES,
-        "fragments": image.fragment_slots,
-        **{name: max(1, len(_pairs(image, dim))) for name, dim in _KEYED.items()},
-    }
+    entries = entries_of(image)
     programs: dict[str | None, Program] = {}
     shared: dict[str, Map] = dict(books or {})
     with ExitStack() as undo:
@@ -146,6 +140,17 @@ def load(
                 shared = {name: obj.map(name) for name in obj.map_names()}
             programs[port] = obj.program("xdpgw")
         return Loaded(image, programs, shared, undo.pop_all())
+
+
+def entries_of(image: Image) -> dict[str, int]:
+    """How many entries each image map needs, by its name; 1 at least."""
+    return {
+        "classes": len(image.classes) // _CLASS_BYTES,
+        "rows": len(image.rows) // _ROW_BYTES,
+        "rules": len(image.rules) // _RULE_BYTES,
+        "fragments": image.fragment_slots,
+        **{name: max(1, len(_pairs(image, dim))) for name, dim in _KEYED.items()},
+    }
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from tests.fastpath.toolchain import ROOT
 from xdpgw import config, rules
 from xdpgw.compile import Image, Session, compile_rules
 from xdpgw.kernel import BpfObject, ProgInfo
+from xdpgw.loader import entries_of
 
 __all__ = [
     "AS_BUILT",
@@ -186,18 +187,6 @@ def image_of(policy: str) -> Image:
     return compile_rules(rules.resolve(config.loads(policy)))
 
 
-def _entries(image: Image) -> dict[str, int]:
-    keyed = {
-        dim.name.lower(): len(pairs) for dim, pairs in (*image.tries.items(), *image.macs.items())
-    }
-    return {
-        "fragments": image.fragment_slots,
-        "classes": len(image.classes) // 4,
-        "rows": len(image.rows) // 128,
-        "rules": RULES,
-    } | {name: max(1, count) for name, count in keyed.items()}
-
-
 def load_info(elf: bytes, source: str, variant: str | Variant) -> ProgInfo:
     """Load an object over empty maps, and what the kernel says of its program then.
 
@@ -217,7 +206,7 @@ def load_info(elf: bytes, source: str, variant: str | Variant) -> ProgInfo:
                 explain=variant.explain,
                 multi_buffer=variant.multi_buffer,
             )
-            obj.load(rodata=rodata, entries=_entries(image))
+            obj.load(rodata=rodata, entries=entries_of(image))
         else:
             obj.load()
         return obj.program(program_name(source)).info()
