@@ -6,22 +6,8 @@
 #ifndef XG_COUNT_H
 #define XG_COUNT_H
 
+#include "judgement.h"
 #include "parse.h"
-
-/* What was decided about a packet, and why. */
-struct judgement {
-	const struct xg_rule *rule; /* that decided, else NULL */
-	__u32 number; /* its index, when rule is set */
-	enum xg_verdict verdict;
-	enum xg_reason reason;
-};
-
-static __always_inline void decide(struct judgement *judged, enum xg_verdict verdict,
-				   enum xg_reason reason)
-{
-	judged->verdict = verdict;
-	judged->reason = reason;
-}
 
 static __always_inline void add(struct xg_counter *counter, __u32 len)
 {

@@ -2,17 +2,19 @@
 /*
  * follow.h - `fragments = "follow"`: later fragments get the verdict of their first one.
  *
- * A later fragment has no ports, so rules cannot judge it as they judged the packet that it is a part of. Here the first
- * fragment leaves verdict, reason and rule in a bounded LRU table; a later one takes them over for
- * XG_FRAGMENT_SECONDS, and is dropped where there is nothing to take: it came before the first, the first
- * was malformed or is too old, a flood of others pushed it out, or the policy changed in between.
+ * A later fragment has no ports, so rules cannot judge it as they judged the packet that it is a part of.
+ * Here the first fragment leaves verdict, reason and rule in a bounded LRU table; a later one takes them
+ * over for XG_FRAGMENT_SECONDS, and is dropped where there is nothing to take: it came before the first,
+ * the first was malformed or is too old, a flood of others pushed it out, or the policy changed in between.
  *
- * A verdict is taken over before hand_over(), so that each fragment of an af_xdp rule asks for its socket itself.
+ * A verdict is taken over before hand_over(), so that each fragment of an af_xdp rule asks for its socket
+ * itself.
  */
 #ifndef XG_FOLLOW_H
 #define XG_FOLLOW_H
 
-#include "count.h"
+#include "judgement.h"
+#include "parse.h"
 
 static __always_inline int fragment_key(const struct pkt *pkt, struct xg_fragment_key *key)
 {
@@ -43,12 +45,13 @@ static __always_inline int fragment_key(const struct pkt *pkt, struct xg_fragmen
 	return 0;
 }
 
-/* Tells later fragments what their first one got. */
-static __always_inline void remember(const struct pkt *pkt, const struct judgement *judged)
+/* Tells later fragments what their first one got; `number` is the rule's, where one decided. */
+static __always_inline void remember(const struct pkt *pkt, const struct judgement *judged,
+				     __u32 number)
 {
 	struct xg_fragment found = {
 		.ts_ns = bpf_ktime_get_coarse_ns(),
-		.rule = judged->rule ? judged->number : XG_NO_RULE,
+		.rule = judged->rule ? number : XG_NO_RULE,
 		.verdict = judged->verdict,
 		.reason = judged->reason,
 	};
@@ -73,13 +76,10 @@ static __always_inline void follow(const struct pkt *pkt, struct judgement *judg
 		decide(judged, XG_VERDICT_DROP, XG_REASON_FRAGMENT);
 		return;
 	}
-	decide(judged, first->verdict, first->reason);
 	if (first->rule == XG_NO_RULE)
-		return;
-	judged->number = first->rule;
-	judged->rule = bpf_map_lookup_elem(&rules, &judged->number);
-	if (!judged->rule)
-		decide(judged, XG_VERDICT_DROP, XG_REASON_ERROR);
+		decide(judged, first->verdict, first->reason);
+	else
+		by_rule(first->rule, judged);
 }
 
 #endif

@@ -3,9 +3,9 @@
  * maps.h - everything the program shares with control.
  *
  * Two kinds, told apart by how long they live:
- *   image   classes, rows, rules, tries, MAC tables, fragments: one set a policy, filled before the program that uses
- *           it is attached and never written again, but for fragments, which programs write. A reload builds a new set beside the old one; the
- *           link then changes programs, so that a packet meets one set, whole.
+ *   image   classes, rows, rules, tries, MAC tables, fragments: one set a policy, filled before the program
+ *           that uses it is attached and, but for fragments, never written again. A reload builds a new
+ *           set beside the old one; the link then changes programs, so that a packet meets one set, whole.
  *   books   counters, log books, sources, the ring, AF_XDP sockets: pinned, handed from program to program.
  * max_entries of an image map is a placeholder; control sets what the policy needs before load.
  */

@@ -20,20 +20,6 @@ static __always_inline void by_default(struct xdp_md *ctx, const struct pkt *pkt
 		decide(judged, cfg.default_verdict, XG_REASON_DEFAULT);
 }
 
-static __always_inline void by_rule(__u32 number, struct judgement *judged)
-{
-	const struct xg_rule *rule = bpf_map_lookup_elem(&rules, &number);
-
-	/* An action that is no verdict cannot be here: control refuses it in this version. */
-	if (!rule || rule->action >= XG_VERDICT_COUNT) {
-		decide(judged, cfg.default_verdict, XG_REASON_ERROR);
-		return;
-	}
-	judged->rule = rule;
-	judged->number = number;
-	decide(judged, rule->action, XG_REASON_RULE);
-}
-
 static __always_inline void judge(struct xdp_md *ctx, const struct pkt *pkt,
 				  struct judgement *judged)
 {
@@ -56,7 +42,7 @@ static __always_inline void judge(struct xdp_md *ctx, const struct pkt *pkt,
 	else
 		decide(judged, cfg.default_verdict, XG_REASON_ERROR);
 	if (cfg.fragments == XG_FRAGMENTS_FOLLOW && pkt->frag == XG_FRAG_FIRST)
-		remember(pkt, judged);
+		remember(pkt, judged, number);
 }
 
 static __always_inline enum xdp_action action_of(enum xg_verdict verdict)

@@ -52,9 +52,8 @@ class Key:
     dscp: int | None = None
     icmp_type: int | None = None
     icmp_code: int | None = None
-    datagram: tuple[object, ...] | None = field(
-        default=None, compare=False
-    )  # what all fragments of a packet have in common
+    # What all fragments of a packet have in common.
+    datagram: tuple[object, ...] | None = field(default=None, compare=False)
 
 
 # --- What a rule matches --------------------------------------------------------------------------
