@@ -8,7 +8,7 @@
  *
  *   struct xg_config   control -> program, once, before load (.rodata: the verifier prunes by it)
  *   struct xg_rule     control -> program, a row of the map `rules`
- *   struct xg_row      control -> program, one bit a rule, a row of the map `rows`
+ *   struct xg_line     control -> program, a row of the map `lines`, read as one of the structs below it
  *   struct xg_counter  program -> control, per CPU
  *   struct xg_event    program -> control, through the ring buffer, or as the answer of `explain`
  *   struct xg_socket_stats   the process that serves AF_XDP targets -> whoever asks, a row a socket
@@ -23,9 +23,13 @@
 #include <linux/types.h>
 
 enum xg_limits {
-	XG_MAX_RULES = 1024, /* rules in one policy */
-	XG_ROW_WORDS = 16, /* XG_MAX_RULES / 64 */
-	XG_RULE_SLOTS = 2048, /* counters: a whole new policy fits beside the old one */
+	XG_MAX_RULES = 10000, /* rules in one policy */
+	XG_SUMMARIES = 3, /* words of a row's summary, a bit for each word of the row */
+	XG_ROW_WORDS =
+		192, /* XG_SUMMARIES * 64; 64 rules a word, with room for words that are not full */
+	XG_NARROW_RULES = 31, /* so few rules fit in what a lookup gives */
+	XG_META_CLASSES = 4096, /* packets told apart by the dimensions that are folded into one */
+	XG_RULE_SLOTS = 20480, /* counters: a whole new policy fits beside the old one */
 	XG_NO_RULE = 0xffff, /* "no rule decided" where a rule slot or index is asked for */
 	XG_MAX_PORTS = 64,
 	XG_MAX_TARGETS = 16, /* AF_XDP targets of one policy */
@@ -82,37 +86,37 @@ enum xg_limits {
 	X(PYTHON, python, "a Python function, a burst a call")
 
 /*
- * Dimensions of a match. A packet's value in a dimension picks a class, a class is a row: the bit set
- * of all rules that this value satisfies. X(NAME, name, KIND, classes)
+ * Dimensions of a match. A packet's value in a dimension finds the rules that it satisfies there (bpf/match.h).
+ * X(NAME, name, KIND, values)
  *
  * KIND says where the value is looked up:
  *   CONST   known at load time (the port)
- *   DIRECT  classes[base[dim] + value] is the row's number; `classes` values, the last one standing for
- *           "the packet does not have this field" where a packet may lack it
- *   HASH    a hash map by the exact value
- *   TRIE    longest prefix match
- * In HASH and TRIE a value without an entry has the row cfg.miss[dim]; a packet without the field has
- * the row cfg.none[dim].
+ *   TABLE   a step function of `values` values (bpf/lookup.h)
+ *   HASH    a hash map by the exact value; one that is not there finds cfg.miss[dim]
+ *   PREFIX  an address: a step function of 32 or 128 bits
+ * A packet that lacks the field finds cfg.none[dim]. What has a table for each family of addresses is two
+ * dimensions here, and counts as the first of them.
  */
 #define XG_DIMENSIONS(X) \
 	X(ON, on, CONST, 0) \
-	X(VLAN, vlan, DIRECT, 4097) \
-	X(ETHERTYPE, ethertype, DIRECT, 65536) \
-	X(PROTO, proto, DIRECT, 1024) \
-	X(SPORT, sport, DIRECT, 65537) \
-	X(DPORT, dport, DIRECT, 65537) \
-	X(TCP_FLAGS, tcp_flags, DIRECT, 257) \
-	X(ICMP, icmp, DIRECT, 131073) \
-	X(LEN, len, DIRECT, 65536) \
-	X(TTL, ttl, DIRECT, 257) \
-	X(DSCP, dscp, DIRECT, 65) \
-	X(FRAG, frag, DIRECT, 4) \
+	X(VLAN, vlan, TABLE, 4096) \
+	X(ETHERTYPE, ethertype, TABLE, 65536) \
+	X(PROTO, proto, TABLE, 1024) \
+	X(SPORT, sport, TABLE, 65536) \
+	X(DPORT, dport, TABLE, 65536) \
+	X(TCP_FLAGS, tcp_flags, TABLE, 256) \
+	X(ICMP, icmp, TABLE, 65536) \
+	X(ICMP6, icmp6, TABLE, 65536) \
+	X(LEN, len, TABLE, 65536) \
+	X(TTL, ttl, TABLE, 256) \
+	X(DSCP, dscp, TABLE, 64) \
+	X(FRAG, frag, TABLE, 4) \
 	X(MAC_SRC, mac_src, HASH, 0) \
 	X(MAC_DST, mac_dst, HASH, 0) \
-	X(SRC4, src4, TRIE, 0) \
-	X(DST4, dst4, TRIE, 0) \
-	X(SRC6, src6, TRIE, 0) \
-	X(DST6, dst6, TRIE, 0)
+	X(SRC4, src4, PREFIX, 0) \
+	X(DST4, dst4, PREFIX, 0) \
+	X(SRC6, src6, PREFIX, 0) \
+	X(DST6, dst6, PREFIX, 0)
 
 #define XG_ENUM_VERDICT(NAME, name, doc) XG_VERDICT_##NAME,
 enum xg_verdict { XG_VERDICTS(XG_ENUM_VERDICT) XG_VERDICT_COUNT };
@@ -132,11 +136,43 @@ enum xg_log_counter { XG_LOG_COUNTERS(XG_ENUM_LOG) XG_LOG_COUNT };
 #define XG_ENUM_HANDLE(NAME, name, doc) XG_HANDLE_##NAME,
 enum xg_handle { XG_HANDLERS(XG_ENUM_HANDLE) XG_HANDLES };
 
-#define XG_ENUM_DIM(NAME, name, KIND, classes) XG_DIM_##NAME,
+#define XG_ENUM_DIM(NAME, name, KIND, values) XG_DIM_##NAME,
 enum xg_dim { XG_DIMENSIONS(XG_ENUM_DIM) XG_DIM_COUNT };
 
-#define XG_ENUM_CLASSES(NAME, name, KIND, classes) XG_CLASSES_##NAME = classes,
-enum xg_classes { XG_DIMENSIONS(XG_ENUM_CLASSES) };
+#define XG_ENUM_VALUES(NAME, name, KIND, values) XG_VALUES_##NAME = values,
+enum xg_values { XG_DIMENSIONS(XG_ENUM_VALUES) };
+
+/* What cfg.use says of a dimension. */
+enum xg_use {
+	XG_USE_NOT, /* no rule looks at it, the program does not either */
+	XG_USE_ROW, /* a lookup gives a row of its own; up to XG_NARROW_RULES rules, the rules themselves */
+	XG_USE_META, /* a lookup gives a summand of the packet's meta class */
+};
+
+/*
+ * What a lookup gives, or a table holds, is 31 bits of a value, or with the highest bit set a node: its kind
+ * and the line where it begins.
+ */
+enum xg_ref {
+	XG_REF_LEAF = 0x80000000, /* a leaf, up to XG_LEAF_STEPS steps */
+	XG_REF_INDEX = 0x90000000, /* a line of ends, then that many leaves */
+	XG_REF_INDEX2 =
+		0xa0000000, /* a line of ends, then that many groups of 1 + XG_INDEX_ENDS lines */
+	XG_REF_DIRECT = 0xb0000000, /* XG_DIRECT_VALUES to the line, by number */
+	XG_REF_PATH = 0xc0000000, /* struct xg_path; in tables of 128 bits only */
+	XG_REF_KIND = 0xf0000000,
+	XG_REF_LINE = 0x0fffffff,
+};
+
+enum xg_steps {
+	XG_LEAF_STEPS = 10,
+	XG_INDEX_ENDS = 32,
+	XG_DIRECT_VALUES = 16,
+	XG_STRIDE_BITS = 16,
+	XG_ROW_HEAD = 6, /* words of struct xg_row before those of the row itself */
+	XG_LINE_WORDS = 8,
+	XG_LINE_RULES = 32, /* numbers of rules to the line, by position */
+};
 
 /* The first index of the dimension PROTO, times 256, plus the protocol (0 where there is none). */
 enum xg_kind { XG_KIND_OTHER, XG_KIND_ARP, XG_KIND_IP, XG_KIND_IP6 };
@@ -182,11 +218,16 @@ struct xg_config {
 	__u64 log_window_ns;
 	struct xg_rate log_rate; /* all events of all ports together */
 	struct xg_session session;
-	__u32 base[XG_DIM_COUNT]; /* DIRECT: where the dimension starts in `classes` */
-	__u32 miss[XG_DIM_COUNT]; /* row of a value that has no entry */
-	__u32 none[XG_DIM_COUNT]; /* row of a packet without the field; CONST: the row */
-	__u8 use[XG_DIM_COUNT]; /* 0: no rule looks at it, the program does not either */
+	__u32 root[XG_DIM_COUNT]; /* TABLE, PREFIX: what a lookup begins with */
+	__u32 miss[XG_DIM_COUNT]; /* HASH: what a value finds that is not there */
+	__u32 none
+		[XG_DIM_COUNT]; /* what a packet without the field finds; CONST: what each finds */
+	__u32 meta; /* line of the rows of meta classes, XG_DIRECT_VALUES to the line; 0: none */
+	__u32 order; /* line of the numbers of rules by position */
+	__u16 first[XG_ROW_WORDS]; /* the first rule of each word; ascending */
+	__u8 use[XG_DIM_COUNT]; /* enum xg_use */
 	__u8 words; /* words of a row in use, 0: no rules */
+	__u8 narrow; /* up to XG_NARROW_RULES rules: no rows, no positions */
 	__u8 port; /* slot of the port, 0 .. XG_MAX_PORTS - 1 */
 	__u8 default_verdict; /* enum xg_verdict, pass or drop */
 	__u8 malformed_verdict;
@@ -197,12 +238,43 @@ struct xg_config {
 	__u8 explain; /* write what was found to the map `explained` */
 	__u8 multi_buffer; /* a frame may go on behind data_end (kernel 5.18) */
 	__u8 af_xdp; /* some rule hands packets to an AF_XDP target */
-	__u8 zero[3];
+	__u8 zero[5];
 };
 
-/* A row: bit n of the 1,024 is rule n of the policy, in the order written. */
+/* A cache line, of which everything is built that a lookup walks. */
+struct xg_line {
+	__u64 word[XG_LINE_WORDS];
+};
+
+/* Steps of a function of 16 bits: value[n] up to and with end[n], above end[n - 1]. Unused ends are 0xffff. */
+struct xg_leaf {
+	__u32 value[XG_LEAF_STEPS];
+	__u16 end[XG_LEAF_STEPS + 2];
+};
+
+/* The last end of each leaf or group that follows. Unused ends are 0xffff. */
+struct xg_index {
+	__u16 end[XG_INDEX_ENDS];
+};
+
+/* One address, of the rest of which only some bits matter, amid others that all find the same. */
+struct xg_path {
+	__u64 wanted[2]; /* host order, the high half first */
+	__u64 mask[2];
+	__u32 hit;
+	__u32 miss;
+	__u32 next; /* stride at which `hit` goes on */
+	__u32 zero[5];
+};
+
+/*
+ * A row: which rules a value satisfies, a bit a position, 64 positions a word. Only words stand here that are
+ * neither empty nor full, in order; the first two in the row's first line, the others in the lines behind it.
+ */
 struct xg_row {
-	__u64 word[XG_ROW_WORDS];
+	__u64 some[XG_SUMMARIES]; /* words that are not empty */
+	__u64 all[XG_SUMMARIES]; /* words that are full */
+	__u64 word[XG_LINE_WORDS - XG_ROW_HEAD];
 };
 
 struct xg_rule {
@@ -244,17 +316,6 @@ struct xg_fragment {
 struct xg_source {
 	__u8 addr[16];
 	__u32 family;
-};
-
-/* Keys of the tries: prefix length in bits, then the address in network order. */
-struct xg_prefix4 {
-	__u32 bits;
-	__u8 addr[4];
-};
-
-struct xg_prefix6 {
-	__u32 bits;
-	__u8 addr[16];
 };
 
 struct xg_mac {

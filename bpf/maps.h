@@ -3,7 +3,7 @@
  * maps.h - everything the program shares with control.
  *
  * Two kinds, told apart by how long they live:
- *   image   classes, rows, rules, tries, MAC tables, fragments: one set a policy, filled before the program
+ *   image   lines, rules, MAC tables, fragments: one set a policy, filled before the program
  *           that uses it is attached and, but for fragments, never written again. A reload builds a new
  *           set beside the old one; the link then changes programs, so that a packet meets one set, whole.
  *   books   counters, log books, sources, the ring, AF_XDP sockets: pinned, handed from program to program.
@@ -20,7 +20,7 @@
 
 #define XG_COUNTERS (XG_MAX_PORTS * XG_VERDICT_COUNT * XG_REASON_COUNT)
 
-/* Never read: it puts the enums of abi.h into the object's BTF, where control holds them against its own. */
+/* Never read: it puts types of abi.h into the object's BTF, where control holds them against its own. */
 const volatile union {
 	enum xg_verdict verdict;
 	enum xg_action action;
@@ -33,9 +33,16 @@ const volatile union {
 	enum xg_fragments fragments;
 	enum xg_has has;
 	enum xg_limits limits;
-	enum xg_classes classes;
+	enum xg_values values;
+	enum xg_use use;
+	enum xg_ref ref;
+	enum xg_steps steps;
 	enum xg_handle handle;
-} abi_enums = {};
+	struct xg_leaf leaf;
+	struct xg_index index;
+	struct xg_path path;
+	struct xg_row row;
+} abi_types = {};
 
 /* Set before load; frozen, so that the verifier takes each member for a constant. */
 const volatile struct xg_config cfg = {};
@@ -45,16 +52,10 @@ const volatile struct xg_config cfg = {};
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
-	__type(value, __u32);
-} classes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct xg_row);
-} rows SEC(".maps");
+	__type(value, struct xg_line);
+} lines SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -62,20 +63,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct xg_rule);
 } rules SEC(".maps");
-
-#define XG_TRIE(name, key_type) \
-	struct { \
-		__uint(type, BPF_MAP_TYPE_LPM_TRIE); \
-		__uint(max_entries, 1); \
-		__uint(map_flags, BPF_F_NO_PREALLOC); \
-		__type(key, key_type); \
-		__type(value, __u32); \
-	} name SEC(".maps")
-
-XG_TRIE(src4, struct xg_prefix4);
-XG_TRIE(dst4, struct xg_prefix4);
-XG_TRIE(src6, struct xg_prefix6);
-XG_TRIE(dst6, struct xg_prefix6);
 
 #define XG_MAC_TABLE(name) \
 	struct { \

@@ -2,78 +2,68 @@
 /*
  * match.h - which rule decides.
  *
- * A policy is a table of bits, one column a rule. In each dimension that some
- * rule looks at, the packet's value finds a row: the rules that this value
- * satisfies. The rules that the packet satisfies are the AND of those rows, and
- * the lowest bit left is the first of them. So the cost grows with the
- * dimensions in use and with words of 64 rules, not with rules, prefixes or
- * ports; and `not`, ranges, lists and sets cost nothing, as they are only other
- * bits (Lakshman and Stiliadis, SIGCOMM 1998).
+ * A policy is a table of bits, one column a rule. In each dimension that some rule looks at, the
+ * packet's value finds a row: the rules that this value satisfies. The rules that the packet
+ * satisfies are the AND of those rows; the first of them decides. So `not`, ranges, lists and sets
+ * cost nothing, as they are only other bits (Lakshman and Stiliadis, SIGCOMM 1998).
  *
- * A dimension that no rule looks at (cfg.use) is not read: its code is gone
- * after verification.
+ * Three things keep the cost from growing with rules:
+ *   - Up to 31 rules are the lookup's result itself, and there are no rows.
+ *   - Dimensions that tell few packets apart are folded into one. What each finds is a summand of
+ *     the packet's meta class, which has one row for all of them.
+ *   - A row has a summary, a bit for each word of 64 rules, and only words whose summaries meet are
+ *     looked at (Baboescu and Varghese, SIGCOMM 2001). Control places rules so that they seldom do:
+ *     those that leave the same dimensions open, and those of neighbouring addresses, share words.
+ *     Words are in the order of their first rule, so that the search ends at the first word that
+ *     cannot better what was found.
  *
- * Invariant: classes, rows, tries and cfg.{base,miss,none} of one program
- * belong to one image, hence a lookup in `classes` or `rows` cannot miss. Where
- * one does all the same, the packet gets the reason `error`.
+ * A dimension that no rule looks at (cfg.use) is not read: its code is gone after verification.
+ *
+ * Invariant: lines and cfg of one program belong to one image, hence a lookup cannot miss. Where one
+ * does all the same, the packet gets the reason `error`.
  */
 #ifndef XG_MATCH_H
 #define XG_MATCH_H
 
-#include "parse.h"
+#include "lookup.h"
+
+#define WORDS_AT_ONCE 8
 
 enum match_result {
 	MATCH_NONE = -1,
 	MATCH_ERROR = -2,
 };
 
-/* Rows of a packet, by dimension; only those of dimensions in use are set. */
-struct packet_rows {
-	const struct xg_row *of[XG_DIM_COUNT];
+/* What the lookups of a packet found. */
+struct found {
+	__u32 row[XG_DIM_COUNT]; /* lines of rows, of dimensions that have one */
+	__u32 meta; /* class, then line of its row */
+	__u32 bits; /* narrow: the rules */
+	__u32 any; /* all values ORed: XG_REF_NODE is set where one is none */
+	__u64 left; /* words of the summary that were not searched */
+	__u32 summary; /* word of the summaries to be searched */
+	__u32 best; /* the first rule found so far */
 };
 
-static __always_inline const struct xg_row *row_number(__u32 number)
+static __always_inline void take(struct found *found, enum xg_dim dim, __u32 value)
 {
-	return bpf_map_lookup_elem(&rows, &number);
+	found->any |= value;
+	if (cfg.narrow)
+		found->bits &= value;
+	else if (cfg.use[dim] == XG_USE_META)
+		found->meta += value;
+	else
+		found->row[dim] = value;
 }
 
-static __always_inline const struct xg_row *row_direct(enum xg_dim dim, __u32 value)
-{
-	__u32 at = cfg.base[dim] + value;
-	const __u32 *number = bpf_map_lookup_elem(&classes, &at);
-
-	return number ? row_number(*number) : NULL;
-}
-
-static __always_inline const struct xg_row *row_found(enum xg_dim dim, const __u32 *number)
-{
-	return row_number(number ? *number : cfg.miss[dim]);
-}
-
-static __always_inline const struct xg_row *row_mac(void *table, enum xg_dim dim, const __u8 *addr)
+static __always_inline __u32 find_mac(void *table, enum xg_dim dim, const __u8 *addr)
 {
 	struct xg_mac mac = {};
+	const __u32 *value;
 
 	__builtin_memcpy(mac.addr, addr, sizeof(mac.addr));
-	return row_found(dim, bpf_map_lookup_elem(table, &mac));
-}
-
-static __always_inline const struct xg_row *row_prefix4(void *trie, enum xg_dim dim,
-							const void *addr)
-{
-	struct xg_prefix4 key = { .bits = 32 };
-
-	__builtin_memcpy(key.addr, addr, sizeof(key.addr));
-	return row_found(dim, bpf_map_lookup_elem(trie, &key));
-}
-
-static __always_inline const struct xg_row *row_prefix6(void *trie, enum xg_dim dim,
-							const void *addr)
-{
-	struct xg_prefix6 key = { .bits = 128 };
-
-	__builtin_memcpy(key.addr, addr, sizeof(key.addr));
-	return row_found(dim, bpf_map_lookup_elem(trie, &key));
+	value = bpf_map_lookup_elem(table, &mac);
+	return value ? *value : cfg.miss[dim];
 }
 
 static __always_inline const struct iphdr *ipv4_header(const struct pkt *pkt)
@@ -86,36 +76,43 @@ static __always_inline const struct ipv6hdr *ipv6_header(const struct pkt *pkt)
 	return bytes_at(pkt->data, pkt->data_end, pkt->l3, sizeof(struct ipv6hdr));
 }
 
+static __always_inline __u64 half_of(const struct in6_addr *addr, int word)
+{
+	return (__u64)bpf_ntohl(addr->s6_addr32[word]) << 32 | bpf_ntohl(addr->s6_addr32[word + 1]);
+}
+
 /*
- * One side's address. It has one dimension per family; a packet that is not IP
- * has the row `none` of IPv4's. `is_src` and the maps are constants where this
- * is inlined.
+ * One side's address. It has a table per family; a packet that is not IP finds `none`. `is_src` is a
+ * constant where this is inlined.
  */
-static __always_inline const struct xg_row *row_address(const struct pkt *pkt, bool is_src,
-							void *trie4, enum xg_dim dim4, void *trie6,
-							enum xg_dim dim6)
+static __always_inline __u32 find_address(const struct pkt *pkt, bool is_src, enum xg_dim dim4,
+					  enum xg_dim dim6)
 {
 	if (pkt->family == 4) {
 		const struct iphdr *ip = ipv4_header(pkt);
 
-		return ip ? row_prefix4(trie4, dim4, is_src ? &ip->saddr : &ip->daddr) : NULL;
+		if (!ip)
+			return XG_BROKEN;
+		return find4(cfg.root[dim4], bpf_ntohl(is_src ? ip->saddr : ip->daddr));
 	}
 	if (pkt->family == 6) {
 		const struct ipv6hdr *ip6 = ipv6_header(pkt);
+		const struct in6_addr *addr;
 
-		return ip6 ? row_prefix6(trie6, dim6, is_src ? &ip6->saddr : &ip6->daddr) : NULL;
+		if (!ip6)
+			return XG_BROKEN;
+		addr = is_src ? &ip6->saddr : &ip6->daddr;
+		return find6(cfg.root[dim6], half_of(addr, 0), half_of(addr, 2));
 	}
-	return row_number(cfg.none[dim4]);
+	return cfg.none[dim4];
 }
 
-/* The dimension's value for this packet. The last class of a dimension is "does
- * not have it". */
-static __always_inline __u32 vlan_class(const struct pkt *pkt)
+static __always_inline __u32 find_if(bool has, enum xg_dim dim, __u32 value)
 {
-	return pkt->vlan == XG_VLAN_NONE ? XG_CLASSES_VLAN - 1 : pkt->vlan;
+	return has ? find(cfg.root[dim], value) : cfg.none[dim];
 }
 
-static __always_inline __u32 proto_class(const struct pkt *pkt)
+static __always_inline __u32 proto_value(const struct pkt *pkt)
 {
 	enum xg_kind kind = XG_KIND_OTHER;
 
@@ -128,31 +125,27 @@ static __always_inline __u32 proto_class(const struct pkt *pkt)
 	return kind * 256 + pkt->proto;
 }
 
-static __always_inline __u32 icmp_class(const struct pkt *pkt)
+static __always_inline __u32 find_icmp(const struct pkt *pkt)
 {
+	__u32 value = pkt->icmp_type << 8 | pkt->icmp_code;
+
 	if (!(pkt->has & XG_HAS_ICMP))
-		return XG_CLASSES_ICMP - 1;
-	return (pkt->proto == IPPROTO_ICMPV6) << 16 | pkt->icmp_type << 8 | pkt->icmp_code;
+		return cfg.none[XG_DIM_ICMP];
+	if (pkt->proto == IPPROTO_ICMPV6)
+		return find(cfg.root[XG_DIM_ICMP6], value);
+	return find(cfg.root[XG_DIM_ICMP], value);
 }
 
-static __always_inline __u32 len_class(const struct pkt *pkt)
+static __always_inline __u32 len_value(const struct pkt *pkt)
 {
-	return pkt->len < XG_CLASSES_LEN ? pkt->len : XG_CLASSES_LEN - 1;
+	return pkt->len < XG_VALUES_LEN ? pkt->len : XG_VALUES_LEN - 1;
 }
 
-static __always_inline __u32 class_if(bool has, __u32 value, __u32 classes)
-{
-	return has ? value : classes - 1;
-}
+#define LOOK_UP(DIM, value) \
+	if (cfg.use[XG_DIM_##DIM]) \
+	take(found, XG_DIM_##DIM, (value))
 
-#define ROW(DIM, lookup) \
-	if (cfg.use[XG_DIM_##DIM]) { \
-		found->of[XG_DIM_##DIM] = (lookup); \
-		if (!found->of[XG_DIM_##DIM]) \
-			return -1; \
-	}
-
-static __always_inline int find_rows(const struct pkt *pkt, struct packet_rows *found)
+static __always_inline int look_up(const struct pkt *pkt, struct found *found)
 {
 	const struct ethhdr *eth = pkt->data;
 	bool ports = pkt->has & XG_HAS_PORTS;
@@ -160,88 +153,187 @@ static __always_inline int find_rows(const struct pkt *pkt, struct packet_rows *
 
 	if ((void *)(eth + 1) > pkt->data_end)
 		return -1;
-	ROW(ON, row_number(cfg.none[XG_DIM_ON]));
-	ROW(VLAN, row_direct(XG_DIM_VLAN, vlan_class(pkt)));
-	ROW(ETHERTYPE, row_direct(XG_DIM_ETHERTYPE, pkt->ethertype));
-	ROW(PROTO, row_direct(XG_DIM_PROTO, proto_class(pkt)));
-	ROW(SPORT, row_direct(XG_DIM_SPORT, class_if(ports, pkt->sport, XG_CLASSES_SPORT)));
-	ROW(DPORT, row_direct(XG_DIM_DPORT, class_if(ports, pkt->dport, XG_CLASSES_DPORT)));
-	ROW(TCP_FLAGS,
-	    row_direct(XG_DIM_TCP_FLAGS, class_if(pkt->has & XG_HAS_TCP_FLAGS, pkt->tcp_flags,
-						  XG_CLASSES_TCP_FLAGS)));
-	ROW(ICMP, row_direct(XG_DIM_ICMP, icmp_class(pkt)));
-	ROW(LEN, row_direct(XG_DIM_LEN, len_class(pkt)));
-	ROW(TTL, row_direct(XG_DIM_TTL, class_if(ip, pkt->ttl, XG_CLASSES_TTL)));
-	ROW(DSCP, row_direct(XG_DIM_DSCP, class_if(ip, pkt->dscp, XG_CLASSES_DSCP)));
-	ROW(FRAG, row_direct(XG_DIM_FRAG, pkt->frag));
-	ROW(MAC_SRC, row_mac(&mac_src, XG_DIM_MAC_SRC, eth->h_source));
-	ROW(MAC_DST, row_mac(&mac_dst, XG_DIM_MAC_DST, eth->h_dest));
-	ROW(SRC4, row_address(pkt, true, &src4, XG_DIM_SRC4, &src6, XG_DIM_SRC6));
-	ROW(DST4, row_address(pkt, false, &dst4, XG_DIM_DST4, &dst6, XG_DIM_DST6));
-	return 0;
-}
-
-#define AND(DIM) \
-	if (cfg.use[XG_DIM_##DIM]) \
-	bits &= found->of[XG_DIM_##DIM]->word[w]
-
-static __always_inline __u64 and_word(const struct packet_rows *found, __u32 w)
-{
-	__u64 bits = ~0ULL;
-
-	AND(ON);
-	AND(VLAN);
-	AND(ETHERTYPE);
-	AND(PROTO);
-	AND(SPORT);
-	AND(DPORT);
-	AND(TCP_FLAGS);
-	AND(ICMP);
-	AND(LEN);
-	AND(TTL);
-	AND(DSCP);
-	AND(FRAG);
-	AND(MAC_SRC);
-	AND(MAC_DST);
-	AND(SRC4);
-	AND(DST4);
-	return bits;
+	LOOK_UP(ON, cfg.none[XG_DIM_ON]);
+	LOOK_UP(VLAN, find_if(pkt->vlan != XG_VLAN_NONE, XG_DIM_VLAN, pkt->vlan));
+	LOOK_UP(ETHERTYPE, find(cfg.root[XG_DIM_ETHERTYPE], pkt->ethertype));
+	LOOK_UP(PROTO, find(cfg.root[XG_DIM_PROTO], proto_value(pkt)));
+	LOOK_UP(SPORT, find_if(ports, XG_DIM_SPORT, pkt->sport));
+	LOOK_UP(DPORT, find_if(ports, XG_DIM_DPORT, pkt->dport));
+	LOOK_UP(TCP_FLAGS, find_if(pkt->has & XG_HAS_TCP_FLAGS, XG_DIM_TCP_FLAGS, pkt->tcp_flags));
+	LOOK_UP(ICMP, find_icmp(pkt));
+	LOOK_UP(LEN, find(cfg.root[XG_DIM_LEN], len_value(pkt)));
+	LOOK_UP(TTL, find_if(ip, XG_DIM_TTL, pkt->ttl));
+	LOOK_UP(DSCP, find_if(ip, XG_DIM_DSCP, pkt->dscp));
+	LOOK_UP(FRAG, find(cfg.root[XG_DIM_FRAG], pkt->frag));
+	LOOK_UP(MAC_SRC, find_mac(&mac_src, XG_DIM_MAC_SRC, eth->h_source));
+	LOOK_UP(MAC_DST, find_mac(&mac_dst, XG_DIM_MAC_DST, eth->h_dest));
+	LOOK_UP(SRC4, find_address(pkt, true, XG_DIM_SRC4, XG_DIM_SRC6));
+	LOOK_UP(DST4, find_address(pkt, false, XG_DIM_DST4, XG_DIM_DST6));
+	if (cfg.meta) {
+		found->meta = direct(cfg.meta, found->meta);
+		found->any |= found->meta;
+	}
+	return found->any & XG_REF_NODE ? -1 : 0;
 }
 
 /*
- * Position of the lowest bit set, for which BPF has no instruction: the count
- * of zeros below it. Without a branch, as branches would make 64 numbers on 64
- * paths, each with a rest of the program of its own to the verifier. `opaque`
- * keeps clang from seeing what is counted, of which it might make branches or a
- * table again.
+ * How many bits are set, for which BPF has no instruction. Without a branch, as branches would make
+ * 64 numbers on 64 paths, each with a rest of the program of its own to the verifier. `opaque` keeps
+ * clang from seeing what is counted, of which it might make branches or a table again.
  */
-static __always_inline __u32 lowest_bit(__u64 bits)
+static __always_inline __u32 ones(__u64 bits)
 {
-	bits = (bits & -bits) - 1;
 	opaque(bits);
 	bits -= bits >> 1 & 0x5555555555555555;
 	bits = (bits & 0x3333333333333333) + (bits >> 2 & 0x3333333333333333);
 	bits = (bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0f;
-	return bits * 0x0101010101010101 >> 56 & 63;
+	return bits * 0x0101010101010101 >> 56;
 }
 
-/* Returns the number of the first rule that the packet satisfies, or enum
- * match_result. */
+/* Position of the lowest bit set. */
+static __always_inline __u32 lowest_bit(__u64 bits)
+{
+	return ones((bits & -bits) - 1) & 63;
+}
+
+/* Those words of a row's summary that stand in the row: neither empty nor full. */
+static __always_inline __u64 standing(const struct xg_row *row, __u32 summary)
+{
+	return row->some[summary] & ~row->all[summary];
+}
+
+/*
+ * The summary that is searched, read anew each time: the verifier would go on in three ways for each comparison
+ * with a number that it has in a register, and never come back to one.
+ */
+static __always_inline __u32 summary_of(const struct found *found)
+{
+	return *(const volatile __u32 *)&found->summary & 3;
+}
+
+/* One word of the row at a line, of which `bit` of the summary says that it is not empty. */
+static __always_inline __u64 row_word(const struct found *found, __u32 at, __u64 bit)
+{
+	const struct xg_row *row = line_at(at);
+	const struct xg_line *line;
+	__u32 n = XG_ROW_HEAD;
+
+	if (!row)
+		return 0;
+	if (row->all[summary_of(found)] & bit)
+		return ~0ULL;
+	n += ones(standing(row, summary_of(found)) & (bit - 1));
+	if (cfg.words > 64 && summary_of(found) > 0)
+		n += ones(standing(row, 0));
+	if (cfg.words > 128 && summary_of(found) > 1)
+		n += ones(standing(row, 1));
+	line = line_at(at + n / XG_LINE_WORDS);
+	return line ? line->word[n % XG_LINE_WORDS] : 0;
+}
+
+/* The number of the rule at a position. */
+static __always_inline __u32 rule_at(__u32 position)
+{
+	const __u16 *numbers = line_at(cfg.order + position / XG_LINE_RULES);
+
+	return numbers ? numbers[position % XG_LINE_RULES] : XG_NO_RULE;
+}
+
+#define SOME(DIM) \
+	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW) { \
+		row = line_at(found->row[XG_DIM_##DIM]); \
+		if (!row) \
+			return -1; \
+		some &= row->some[summary_of(found)]; \
+	}
+
+#define WORD(DIM) \
+	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW) \
+	bits &= row_word(found, found->row[XG_DIM_##DIM], bit)
+
+#define EACH_ROW(X) \
+	X(ON); \
+	X(VLAN); \
+	X(ETHERTYPE); \
+	X(PROTO); \
+	X(SPORT); \
+	X(DPORT); \
+	X(TCP_FLAGS); \
+	X(ICMP); \
+	X(LEN); \
+	X(TTL); \
+	X(DSCP); \
+	X(FRAG); \
+	X(MAC_SRC); \
+	X(MAC_DST); \
+	X(SRC4); \
+	X(DST4)
+
+/*
+ * Searches the words of found->summary, of those found->left, for a rule before found->best, and puts it there.
+ * Returns 1 where some are left still, -1 for an error. A function of its own, and of few turns, so that it is
+ * verified once and soon. What was found is kept in memory, as the summary is, and for the same reason.
+ */
+__noinline int search(struct found *found)
+{
+	const struct xg_row *row;
+	__u64 some;
+
+	if (!found)
+		return -1;
+	some = found->left;
+	if (cfg.meta) {
+		row = line_at(found->meta);
+		if (!row)
+			return -1;
+		some &= row->some[summary_of(found)];
+	}
+	EACH_ROW(SOME);
+	for (int i = 0; i < WORDS_AT_ONCE && some; i++) {
+		__u64 bit = some & -some, bits = ~0ULL;
+		__u32 word = summary_of(found) * 64 + lowest_bit(bit);
+
+		opaque(word);
+		if (word >= XG_ROW_WORDS || cfg.first[word] >= found->best)
+			return 0;
+		if (cfg.meta)
+			bits &= row_word(found, found->meta, bit);
+		EACH_ROW(WORD);
+		if (bits) {
+			__u32 number = rule_at(word * 64 + lowest_bit(bits));
+
+			if (number < found->best)
+				found->best = number;
+		}
+		some ^= bit;
+		opaque(some);
+	}
+	found->left = some;
+	return !!some;
+}
+
+/* Returns the number of the first rule that the packet satisfies, or enum match_result. */
 static __always_inline int match(const struct pkt *pkt)
 {
-	struct packet_rows found;
+	struct found found = { .bits = ~XG_REF_NODE, .best = XG_NO_RULE };
 
 	if (!cfg.words)
 		return MATCH_NONE;
-	if (find_rows(pkt, &found))
+	if (look_up(pkt, &found))
 		return MATCH_ERROR;
-	for (__u32 w = 0; w < XG_ROW_WORDS && w < cfg.words; w++) {
-		__u64 bits = and_word(&found, w);
+	if (cfg.narrow)
+		return found.bits ? lowest_bit(found.bits) : MATCH_NONE;
+	for (__u32 s = 0; s < XG_SUMMARIES && s * 64 < cfg.words; s++) {
+		int more = 1;
 
-		if (bits)
-			return w * 64 + lowest_bit(bits);
+		found.summary = s;
+		found.left = ~0ULL;
+		for (int i = 0; i < 64 && more; i += WORDS_AT_ONCE)
+			more = search(&found);
+		if (more)
+			return MATCH_ERROR;
 	}
-	return MATCH_NONE;
+	return found.best < XG_NO_RULE ? found.best : MATCH_NONE;
 }
 
 #endif

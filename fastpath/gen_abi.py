@@ -32,20 +32,24 @@ ENUMS = {
     "xg_fragments": ("Fragments", "IntEnum", "XG_FRAGMENTS_"),
     "xg_log_sources": ("LogSources", "IntEnum", "XG_SOURCES_"),
     "xg_handle": ("Handler", "IntEnum", "XG_HANDLE_"),
+    "xg_use": ("Use", "IntEnum", "XG_USE_"),
+    "xg_ref": ("Ref", "IntEnum", "XG_REF_"),
     "xg_has": ("Has", "IntFlag", "XG_HAS_"),
 }
 STRUCTS = (
     "rate",
     "session",
     "config",
+    "line",
+    "leaf",
+    "index",
+    "path",
     "row",
     "rule",
     "counter",
     "fragment_key",
     "fragment",
     "source",
-    "prefix4",
-    "prefix6",
     "mac",
     "event",
     "socket_stats",
@@ -188,17 +192,18 @@ def enumerators(ffi: Any, names: Iterable[str]) -> dict[str, dict[str, int]]:
 def generate(ffi: Any) -> str:
     """The text of the module."""
     parts = [HEAD, "\n"]
-    parts += [f"{n.removeprefix('XG_')} = {v}\n" for n, v in members(ffi, "xg_limits")]
+    numbers = (*members(ffi, "xg_limits"), *members(ffi, "xg_steps"))
+    parts += [f"{n.removeprefix('XG_')} = {v}\n" for n, v in numbers]
     parts += [enum_text(ffi, name) for name in ENUMS]
-    parts.append("\n\nCLASSES: dict[Dim, int] = {\n")
-    classes = ffi.typeof("enum xg_classes").relements
+    parts.append("\n\nVALUES: dict[Dim, int] = {\n")
+    values = ffi.typeof("enum xg_values").relements
     for name, _ in members(ffi, "xg_dim"):
         if name != "XG_DIM_COUNT":
             short = name.removeprefix("XG_DIM_")
-            parts.append(f"    Dim.{short}: {classes['XG_CLASSES_' + short]},\n")
+            parts.append(f"    Dim.{short}: {values['XG_VALUES_' + short]},\n")
     parts.append("}\n")
     parts.append(table("MEANINGS", "str, dict[str, str]", meanings()))
-    every = enumerators(ffi, (*ENUMS, "xg_limits", "xg_classes"))
+    every = enumerators(ffi, (*ENUMS, "xg_limits", "xg_steps", "xg_values"))
     parts.append(table("ENUMERATORS", "str, dict[str, int]", every))
     layouts = {name: layout(ffi.typeof(f"struct xg_{name}"), ffi) for name in STRUCTS}
     parts.append(table("LAYOUTS", "str, Any", layouts))

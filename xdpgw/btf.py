@@ -16,8 +16,8 @@ from xdpgw.errors import AbiMismatch
 __all__ = ["REQUIRED", "Types", "check_object", "read_types"]
 
 REQUIRED = (
-    *("config", "row", "rule", "counter", "source", "fragment_key", "fragment"),
-    *("prefix4", "prefix6", "mac", "event"),
+    *("config", "line", "leaf", "index", "path", "row", "rule", "counter", "source"),
+    *("fragment_key", "fragment", "mac", "event"),
 )
 """The structs of bpf/abi.h that the datapath's object must describe."""
 

@@ -1,18 +1,7 @@
 """From a rule set to the bytes of the maps that the datapath reads.
 
-Pure: the same policy gives the same `Image`, byte for byte, on every host and without root.
-
-The engine (`bpf/match.h`) ANDs one row of bits per dimension, a bit a rule. So compiling is, for
-each dimension that some rule looks at: which values does each rule accept there, which values do
-all rules treat alike (a class), and which rules does a class satisfy (its row). A mask here is a
-Python int whose bit n is rule n.
-
-- Dimensions with a small domain (ports, VLAN, protocol, ...) are painted: a rule's accepted
-  values are intervals, its bit toggles at their borders, and between two borders all values share
-  a row.
-- MAC addresses are few and exact: a row an address, and one for all others.
-- Prefixes nest: the longest prefix that holds an address tells all that hold it. A prefix whose
-  row is that of the prefix around it is left out.
+Pure: the same policy gives the same `Image`, byte for byte, on every host and without root. What
+rules become is in `xdpgw.tables`; here is what goes with it: slots, settings, the rules' actions.
 """
 
 from __future__ import annotations
@@ -20,13 +9,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from xdpgw import _abi as abi
 from xdpgw import rules as r
 from xdpgw._abi import Dim
-from xdpgw.accepts import PAINTED, Accepts, Interval, both, merged
 from xdpgw.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from xdpgw.tables import Tables
 
 __all__ = ["Image", "Names", "Session", "compile_rules", "rate_words"]
 
@@ -95,26 +86,13 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The bytes of every image map, and what `cfg` says about them.
-
-    `tries` and `macs` hold (key, row number) pairs in the order of their keys; keys are struct
-    xg_prefix4, xg_prefix6 or xg_mac. `classes` is a little-endian u32 per class, `rows` 128 bytes
-    a row, `rules` the structs xg_rule.
-    """
+    """The bytes of every image map, and what `cfg` says about them."""
 
     ruleset: r.RuleSet
     names: Names
-    words: int
-    use: tuple[bool, ...]
-    base: tuple[int, ...]
-    miss: tuple[int, ...]
-    none: tuple[int, ...]
-    on_row: Mapping[str, int]
-    classes: bytes
-    rows: bytes
+    tables: Tables
     rules: bytes
-    tries: Mapping[Dim, tuple[tuple[bytes, int], ...]]
-    macs: Mapping[Dim, tuple[tuple[bytes, int], ...]]
+    """The structs xg_rule, by the rules' order."""
 
     def config(
         self,
@@ -140,15 +118,7 @@ class Image:
         cfg.log_rate.interval_ns, cfg.log_rate.burst_ns = rate_words(log.rate)
         if session is not None:
             _write_session(cfg.session, session)
-        for dim in Dim:
-            cfg.base[dim], cfg.miss[dim], cfg.none[dim] = (
-                self.base[dim],
-                self.miss[dim],
-                self.none[dim],
-            )
-            cfg.use[dim] = self.use[dim]
-        cfg.none[Dim.ON] = self.on_row.get(port or "", self.on_row[""])
-        cfg.words = self.words
+        _write_tables(cfg, self.tables, port or "")
         cfg.port = 0 if port is None else self.names.ports[port]
         cfg.default_verdict = abi.Verdict[config.policy.default.upper()]
         cfg.malformed_verdict = abi.Verdict[config.policy.malformed.upper()]
@@ -170,9 +140,8 @@ class Image:
     @property
     def memory_bytes(self) -> int:
         """Payload of the image maps, without the kernel's own overhead."""
-        entries = (*self.tries.values(), *self.macs.values())
-        keyed = sum(len(key) + 4 for pairs in entries for key, _ in pairs)
-        return 2 * len(self.classes) + len(self.rows) + len(self.rules) + keyed
+        macs = sum(len(pairs) * 12 for pairs in self.tables.macs.values())
+        return self.tables.lines.nbytes + len(self.rules) + macs
 
 
 def rate_words(rate: r.Rate | None) -> tuple[int, int]:
@@ -214,29 +183,31 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
         names = Names().renewed(
             (x.name for x in ruleset.rules), ruleset.config.ports, ruleset.config.af_xdp
         )
-    build = _Builder(ruleset.rules)
-    for dim, accept in PAINTED.items():
-        build.paint(dim, accept)
-    for dim, side in ((Dim.MAC_SRC, "src"), (Dim.MAC_DST, "dst")):
-        build.hash_macs(dim, side)
-    for side, dims in (("src", (Dim.SRC4, Dim.SRC6)), ("dst", (Dim.DST4, Dim.DST6))):
-        build.nest(side, dims)
-    on_row = build.ports(ruleset.config.ports)
+    from xdpgw.tables import tables_of
+
     return Image(
         ruleset=ruleset,
         names=names,
-        words=-(-len(ruleset.rules) // 64),
-        use=tuple(build.use),
-        base=tuple(build.base),
-        miss=tuple(build.miss),
-        none=tuple(build.none),
-        on_row=on_row,
-        classes=build.classes(),
-        rows=build.rows(),
+        tables=tables_of(ruleset.rules, ruleset.config.ports),
         rules=_rule_bytes(ruleset.rules, names),
-        tries=build.tries,
-        macs=build.macs,
     )
+
+
+def _write_tables(out: object, tables: Tables, port: str) -> None:
+    from xdpgw._native import ffi
+
+    cfg = ffi.cast("struct xg_config *", out)
+    for dim in Dim:
+        cfg.root[dim] = tables.root[dim]
+        cfg.miss[dim] = tables.miss[dim]
+        cfg.none[dim] = tables.none[dim]
+        cfg.use[dim] = tables.use[dim]
+    if tables.on:
+        cfg.none[Dim.ON] = tables.on.get(port, tables.on[""])
+    cfg.meta, cfg.order = tables.meta, tables.order
+    cfg.words, cfg.narrow = tables.placement.words, tables.placement.narrow
+    for word, first in enumerate(tables.placement.first):
+        cfg.first[word] = first
 
 
 def _refuse_unjudgeable(ruleset: r.RuleSet) -> None:
@@ -269,150 +240,3 @@ def _rule_bytes(rules: Sequence[r.ResolvedRule], names: Names) -> bytes:
             row.log = 1
             row.log_rate.interval_ns, row.log_rate.burst_ns = rate_words(rule.log.rate)
     return bytes(ffi.buffer(out))
-
-
-class _Builder:
-    """Collects rows, and per dimension how a value finds its row."""
-
-    def __init__(self, rules: Sequence[r.ResolvedRule]) -> None:
-        self.rule_list = rules
-        self.all = (1 << len(rules)) - 1
-        self.row_numbers: dict[int, int] = {self.all: 0}
-        self.use = [False] * abi.DIM_COUNT
-        self.base = [0] * abi.DIM_COUNT
-        self.miss = [0] * abi.DIM_COUNT
-        self.none = [0] * abi.DIM_COUNT
-        self.painted: list[tuple[int, int]] = []  # (count of values, row number)
-        self.classes_used = 0
-        self.tries: dict[Dim, tuple[tuple[bytes, int], ...]] = {}
-        self.macs: dict[Dim, tuple[tuple[bytes, int], ...]] = {}
-
-    def row(self, mask: int) -> int:
-        return self.row_numbers.setdefault(mask, len(self.row_numbers))
-
-    def classes(self) -> bytes:
-        import numpy as np
-
-        if not self.painted:
-            return bytes(4)
-        counts, numbers = zip(*self.painted, strict=True)
-        return np.repeat(np.array(numbers, "<u4"), counts).tobytes()
-
-    def rows(self) -> bytes:
-        return b"".join(mask.to_bytes(abi.ROW_WORDS * 8, "little") for mask in self.row_numbers)
-
-    def paint(self, dim: Dim, accepts: Accepts) -> None:
-        toggles: dict[int, int] = {}
-        unconcerned = self.all
-        for rule in self.rule_list:
-            accepted: list[Interval] | None = None
-            for predicate in rule.predicates:
-                intervals = accepts(predicate)
-                if intervals is not None:
-                    tidy = merged(intervals)
-                    accepted = tidy if accepted is None else both(accepted, tidy)
-            if accepted is None:
-                continue
-            bit = 1 << rule.index
-            unconcerned &= ~bit
-            for lo, hi in accepted:
-                toggles[lo] = toggles.get(lo, 0) ^ bit
-                toggles[hi + 1] = toggles.get(hi + 1, 0) ^ bit
-        if unconcerned == self.all:
-            return
-        self.use[dim] = True
-        self.base[dim] = self.classes_used
-        mask, last = unconcerned, abi.CLASSES[dim]
-        borders = sorted({0, last, *(at for at in toggles if at < last)})
-        for at, following in pairwise(borders):
-            mask ^= toggles.get(at, 0)
-            self.painted.append((following - at, self.row(mask)))
-        self.classes_used += last
-
-    def ports(self, names: Iterable[str]) -> dict[str, int]:
-        """Row of each port; "" stands for no port."""
-        wanted: dict[int, set[str]] = {}
-        for rule in self.rule_list:
-            for predicate in rule.predicates:
-                if isinstance(predicate, r.On):
-                    wanted.setdefault(rule.index, set()).add(predicate.port)
-        self.use[Dim.ON] = bool(wanted)
-        rows = {}
-        for name in ("", *names):
-            refused = sum(1 << index for index, ports in wanted.items() if ports != {name})
-            rows[name] = self.row(self.all & ~refused)
-        return rows
-
-    def hash_macs(self, dim: Dim, side: str) -> None:
-        wanted: dict[int, set[bytes]] = {}
-        for rule in self.rule_list:
-            for predicate in rule.predicates:
-                if isinstance(predicate, r.Mac) and predicate.side == side:
-                    wanted.setdefault(rule.index, set()).add(predicate.mac)
-        if not wanted:
-            return
-        self.use[dim] = True
-        others = self.all & ~sum(1 << index for index in wanted)
-        masks: dict[bytes, int] = {}
-        for index, macs in wanted.items():
-            if len(macs) == 1:  # no frame has two sources
-                (mac,) = macs
-                masks[mac] = masks.get(mac, others) | 1 << index
-        self.miss[dim] = self.row(others)
-        self.macs[dim] = tuple((mac + bytes(2), self.row(masks[mac])) for mac in sorted(masks))
-
-    def nest(self, side: str, dims: tuple[Dim, Dim]) -> None:
-        sets: dict[tuple[frozenset[r.Prefix], bool], int] = {}  # -> mask of the rules that ask it
-        concerned = 0
-        for rule in self.rule_list:
-            for p in rule.predicates:
-                if isinstance(p, r.Addresses) and p.side == side:
-                    key = (p.prefixes, p.negate)
-                    sets[key] = sets.get(key, 0) | 1 << rule.index
-                    concerned |= 1 << rule.index
-        if not sets:
-            return
-        asked = [(prefixes, negate, mask) for (prefixes, negate), mask in sets.items()]
-        none = self.row(self.all & ~concerned)
-        for family, dim in zip((4, 6), dims, strict=True):
-            self.use[dim] = True
-            self.none[dim] = none
-            self.miss[dim], self.tries[dim] = self._nest_family(family, asked)
-
-    def _nest_family(
-        self, family: int, asked: Sequence[tuple[frozenset[r.Prefix], bool, int]]
-    ) -> tuple[int, tuple[tuple[bytes, int], ...]]:
-        holders: dict[tuple[int, int], int] = {}  # (address, bits) -> mask of the sets that list it
-        for number, (prefixes, _, _) in enumerate(asked):
-            for version, address, bits in prefixes:
-                if version == family:
-                    at = (address, bits)
-                    holders[at] = holders.get(at, 0) | 1 << number
-        known: dict[int, int] = {}
-
-        def row_inside(inside: int) -> int:
-            """Row of an address that lies inside these sets and outside all others."""
-            number = known.get(inside)
-            if number is None:
-                mask = self.all
-                for at, (_, negate, concerned) in enumerate(asked):
-                    if bool(inside >> at & 1) == negate:
-                        mask &= ~concerned
-                number = known[inside] = self.row(mask)
-            return number
-
-        width = 32 if family == 4 else 128
-        size = width // 8
-        miss = row_inside(0)
-        pairs = []
-        around: list[tuple[int, int, int]] = []  # enclosing prefixes: (last address, sets, row)
-        for (address, bits), listed in sorted(holders.items()):
-            while around and around[-1][0] < address:
-                around.pop()
-            inside = listed | (around[-1][1] if around else 0)
-            outer_row = around[-1][2] if around else miss
-            row = row_inside(inside)
-            around.append((address | (1 << width - bits) - 1, inside, row))
-            if row != outer_row:
-                pairs.append((bits.to_bytes(4, "little") + address.to_bytes(size, "big"), row))
-        return miss, tuple(pairs)

@@ -219,7 +219,7 @@ def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
         ports=dict(ports),
         on_exit=config.gateway.on_exit,
         log_sources=config.log.sources,
-        reads_vlan=image.use[Dim.VLAN],
+        reads_vlan=bool(image.tables.use[Dim.VLAN]),
     )
 
 

@@ -30,13 +30,9 @@ __all__ = ["DATAPATH", "Loaded", "artifact", "entries_of", "load"]
 
 DATAPATH = "xdpgw.bpf.o"
 
-_KEYED = {
-    dim.text: dim for dim in (Dim.SRC4, Dim.DST4, Dim.SRC6, Dim.DST6, Dim.MAC_SRC, Dim.MAC_DST)
-}
-"""The dimensions that have a map of their own, by its name."""
+_MACS = (Dim.MAC_SRC, Dim.MAC_DST)
+"""The dimensions that have a map of their own; its name is theirs."""
 
-_CLASS_BYTES = 4
-_ROW_BYTES: int = abi.LAYOUTS["row"]["itemsize"]
 _RULE_BYTES: int = abi.LAYOUTS["rule"]["itemsize"]
 
 
@@ -145,11 +141,10 @@ def load(
 def entries_of(image: Image) -> dict[str, int]:
     """How many entries each image map needs, by its name; 1 at least."""
     return {
-        "classes": len(image.classes) // _CLASS_BYTES,
-        "rows": len(image.rows) // _ROW_BYTES,
+        "lines": len(image.tables.lines),
         "rules": len(image.rules) // _RULE_BYTES,
         "fragments": image.fragment_slots,
-        **{name: max(1, len(_pairs(image, dim))) for name, dim in _KEYED.items()},
+        **{dim.text: max(1, len(image.tables.macs.get(dim, ()))) for dim in _MACS},
     }
 
 
@@ -171,24 +166,15 @@ def _told_of_frags(port: str | None) -> Iterator[None]:
         ) from error
 
 
-def _pairs(image: Image, dim: Dim) -> Sequence[tuple[bytes, int]]:
-    return image.tries.get(dim) or image.macs.get(dim) or ()
-
-
 def _fill(image: Image, obj: BpfObject) -> None:
     import numpy as np
 
-    def array(name: str, values: bytes, size: int) -> None:
-        table = np.frombuffer(values, np.uint8).reshape(-1, size)
-        obj.map(name).update_many(np.arange(len(table), dtype=np.uint32), table)
-
-    array("classes", image.classes, _CLASS_BYTES)
-    array("rows", image.rows, _ROW_BYTES)
-    array("rules", image.rules, _RULE_BYTES)
-    for name, dim in _KEYED.items():
-        pairs = _pairs(image, dim)
-        if pairs:
-            obj.map(name).update_many(*_columns(pairs))
+    with obj.map("lines").memory() as lines:
+        lines[:] = image.tables.lines.view(np.uint8).reshape(-1)
+    rules = np.frombuffer(image.rules, np.uint8).reshape(-1, _RULE_BYTES)
+    obj.map("rules").update_many(np.arange(len(rules), dtype=np.uint32), rules)
+    for dim, pairs in image.tables.macs.items():
+        obj.map(dim.text).update_many(*_columns(pairs))
 
 
 def _columns(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xdpgw._native import ffi, lib
-from xdpgw.handles import Handle, checked, possible_cpus
+from xdpgw.handles import Handle, checked, fail, possible_cpus
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,6 +203,32 @@ class Map(Handle):
                 return list(keys)
             keys[key] = None
             at = ffi.new("char[]", key)
+
+    @contextmanager
+    def memory(self) -> Iterator[NDArray[np.uint8]]:
+        """All values of an array map as one writable array of bytes: the kernel's own memory.
+
+        Of a map that was made with BPF_F_MMAPABLE, whose values are a multiple of 8 bytes. The
+        array must not outlive the `with`.
+
+        Raises:
+            KernelError: it is no such map.
+        """
+        import mmap
+
+        import numpy as np
+
+        info = self.info()
+        size = info.max_entries * info.value_size
+        try:
+            mapped = mmap.mmap(self.fileno(), size)
+        except OSError as error:
+            fail(-(error.errno or errno.EINVAL), f"mapping the memory of map {info.name}")
+        try:
+            yield np.frombuffer(mapped, np.uint8)
+        finally:
+            with suppress(BufferError):  # who broke the rule above keeps the memory
+                mapped.close()
 
     def array(self) -> NDArray[np.uint8]:
         """All values of an array map, shape (max_entries, value_bytes)."""

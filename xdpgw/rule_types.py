@@ -42,7 +42,7 @@ __all__ = [
     "Word",
 ]
 
-MAX_RULES = 1024
+MAX_RULES = 10_000
 """Rules in one policy: XG_MAX_RULES of bpf/abi.h."""
 
 Verdict: TypeAlias = Literal["pass", "drop"]

@@ -75,16 +75,16 @@ def test_empty_policy_leaves_a_fraction_of_the_program() -> None:
 def test_full_policy_uses_every_dimension() -> None:
     for name in ("full", "everything", "explain"):
         image = image_of(VARIANTS[name].policy)
-        assert all(image.use)
-        assert image.words == 16
+        assert all(image.tables.use)
+        assert image.tables.placement.words == 157
 
 
 @pytest.mark.parametrize("match", MATCHES)
 def test_field_that_no_rule_names_is_not_in_the_program(match: str) -> None:
     variant = Variant(one_dimension(match))
-    used = {dim for dim in Dim if image_of(variant.policy).use[dim]}
+    used = {dim for dim in Dim if image_of(variant.policy).tables.use[dim]}
     assert any(dim.text.startswith(match) for dim in used)
-    assert len(used) <= 2
+    assert len(used) <= 3
     assert xlated_bytes("empty") < xlated_bytes(variant)
     # Of what all fields add to the parser, one adds little.
     of_all = xlated_bytes("full") - xlated_bytes("empty")

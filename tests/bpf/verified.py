@@ -50,7 +50,7 @@ __all__ = [
 GOLDEN = Path(__file__).with_name("verified.json")
 SOURCES = tuple(sorted(path.name for path in (ROOT / "bpf").glob("*.bpf.c")))
 DATAPATH = "xdpgw.bpf.c"
-RULES = 1024
+RULES = 10_000
 
 Column = dict[str, dict[str, int]]
 """Source -> variant -> verified instructions, of one clang and one kernel."""
@@ -80,7 +80,12 @@ def _lines(matches: list[str], option: str) -> str:
     lines = []
     for n in range(RULES):
         text = matches[n % len(matches)].format(
-            n=n, h=0x1000 + n, b=n // 4, p=1024 + n, d=n % 64, x=f"{n >> 8:02x}:{n & 255:02x}"
+            n=n % 4096,
+            h=0x1000 + n,
+            b=n % 256,
+            p=1024 + n,
+            d=n // 256,
+            x=f"{n >> 8:02x}:{n & 255:02x}",
         )
         action = ("pass", "drop", "tx")[n % 3]
         lines.append(f"r{n} {action} {text}{option if n % 2 else ''}")
@@ -95,7 +100,7 @@ def _policy(rule_lines: str, *, default: str, sources: str, fragments: str = "ru
 
 
 def one_dimension(name: str) -> str:
-    """A policy of 1,024 rules with the match of that name."""
+    """A policy of 10,000 rules with the match of that name."""
     return _policy(_lines([MATCHES[name]], ""), default="pass", sources="off")
 
 

@@ -120,23 +120,23 @@ def test_check_names_every_struct_and_member_that_differs() -> None:
     layouts: dict[str, dict[str, Any]] = {name: dict(x) for name, x in abi.LAYOUTS.items()}
     layouts["counter"]["offsets"] = [8, 0]
     layouts["mac"]["itemsize"] = 10
-    layouts["row"]["names"] = ["words"]
+    layouts["index"]["names"] = ["ends"]
     with pytest.raises(AbiMismatch) as caught:
         btf.check_object(as_object(), layouts)
-    assert caught.value.struct.split(", ") == ["xg_row", "xg_counter", "xg_mac"]
+    assert caught.value.struct.split(", ") == ["xg_index", "xg_counter", "xg_mac"]
     assert str(caught.value.wanted).split("; ") == [
-        "xg_row.words at 0",
+        "xg_index.ends at 0",
         "xg_counter.packets at 8",
         "xg_counter.bytes at 0",
         "xg_mac of 10 bytes",
-        "no xg_row.word",
+        "no xg_index.end",
     ]
     assert str(caught.value.got).split("; ") == [
-        "no xg_row.words",
+        "no xg_index.ends",
         "xg_counter.packets at 0",
         "xg_counter.bytes at 8",
         "xg_mac of 8 bytes",
-        "xg_row.word at 0",
+        "xg_index.end at 0",
     ]
 
 

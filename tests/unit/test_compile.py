@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import random
 
-import numpy as np
 import pytest
 
+from tests.unit.lookups import look, rules_of
 from xdpgw import _abi as abi
 from xdpgw import config, rules
-from xdpgw._abi import Dim
+from xdpgw._abi import Dim, Use
 from xdpgw._native import ffi
 from xdpgw.compile import Image, Names, Session, compile_rules, rate_words
 from xdpgw.errors import UnsupportedError
@@ -25,28 +25,22 @@ def image(text: str, more: str = "", names: Names | None = None) -> Image:
     return compile_rules(rules.resolve(policy), names)
 
 
-def mask(found: Image, number: int) -> int:
-    """The rules of a row, as a number whose bit n is rule n."""
-    return int.from_bytes(found.rows[number * 128 : number * 128 + 128], "little")
-
-
 def direct(found: Image, dim: Dim, value: int) -> int:
-    """The rules that a value of a direct dimension satisfies."""
-    classes = np.frombuffer(found.classes, np.uint32)
-    return mask(found, int(classes[found.base[dim] + value]))
+    """The rules that a value satisfies in a dimension of one stride, a bit each."""
+    tables = found.tables
+    return rules_of(tables, {dim: look(tables.lines, tables.root[dim], value, 1)})
 
 
 def longest(found: Image, dim: Dim, address: str) -> int:
-    """The rules that an address satisfies, by the trie's longest prefix."""
-    packed = ipaddress.ip_address(address).packed
-    value, width = int.from_bytes(packed, "big"), 8 * len(packed)
-    best, row = -1, found.miss[dim]
-    for key, number in found.tries[dim]:
-        bits = int.from_bytes(key[:4], "little")
-        prefix = int.from_bytes(key[4:], "big")
-        if bits > best and (value ^ prefix) >> (width - bits) == 0:
-            best, row = bits, number
-    return mask(found, row)
+    """The rules that an address satisfies."""
+    packed, tables = ipaddress.ip_address(address).packed, found.tables
+    value = int.from_bytes(packed, "big")
+    return rules_of(tables, {dim: look(tables.lines, tables.root[dim], value, len(packed) // 2)})
+
+
+def lacking(found: Image, dim: Dim) -> int:
+    """The rules that a packet without the field satisfies."""
+    return rules_of(found.tables, {dim: found.tables.none[dim]})
 
 
 def test_compile_same_policy_gives_same_bytes() -> None:
@@ -54,20 +48,20 @@ def test_compile_same_policy_gives_same_bytes() -> None:
         "a drop from {10.0.0.0/8 192.0.2.0/24} to port {1 2 3}\nb pass tcp flags syn,!ack\nc tx arp"
     )
     first, second = image(text), image(text)
-    assert (first.rows, first.classes, first.rules) == (second.rows, second.classes, second.rules)
-    assert first.tries == second.tries
+    assert (first.tables.lines == second.tables.lines).all()
+    assert (first.rules, first.tables.macs) == (second.rules, second.tables.macs)
     assert first.config("left") == second.config("left")
 
 
 def test_compile_no_rules_uses_no_dimension() -> None:
     found = image("")
-    assert found.words == 0
-    assert not any(found.use)
+    assert found.tables.placement.words == 0
+    assert not any(found.tables.use)
 
 
 def test_compile_uses_only_dimensions_that_a_rule_names() -> None:
     found = image("a drop udp to port 53")
-    assert {Dim(n) for n, used in enumerate(found.use) if used} == {Dim.PROTO, Dim.DPORT}
+    assert {Dim(n) for n, used in enumerate(found.tables.use) if used} == {Dim.PROTO, Dim.DPORT}
 
 
 def test_compile_port_borders_are_exact() -> None:
@@ -76,7 +70,7 @@ def test_compile_port_borders_are_exact() -> None:
     assert direct(found, Dim.DPORT, 80) == 0b101
     assert direct(found, Dim.DPORT, 90) == 0b101
     assert direct(found, Dim.DPORT, 91) == 0b110
-    assert direct(found, Dim.DPORT, 65536) == 0b100  # a packet without ports
+    assert lacking(found, Dim.DPORT) == 0b100
 
 
 def test_compile_two_matches_in_one_dimension_must_both_hold() -> None:
@@ -96,12 +90,7 @@ def test_compile_nested_prefixes_and_negation() -> None:
     assert longest(found, Dim.SRC4, "10.1.2.3") == 0b101
     assert longest(found, Dim.SRC4, "192.0.2.1") == 0b110
     assert longest(found, Dim.SRC6, "2001:db8::1") == 0b010
-    assert mask(found, found.none[Dim.SRC4]) == 0
-
-
-def test_compile_leaves_out_prefixes_that_say_nothing_new() -> None:
-    found = image("a drop from {10.0.0.0/8 10.1.0.0/16 10.1.1.1}")
-    assert len(found.tries[Dim.SRC4]) == 1
+    assert lacking(found, Dim.SRC4) == 0
 
 
 def test_compile_addresses_agree_with_a_walk_over_the_rules() -> None:
@@ -130,17 +119,43 @@ def test_compile_addresses_agree_with_a_walk_over_the_rules() -> None:
             assert longest(found, Dim.SRC4, str(address)) == bits
 
 
-def test_compile_each_port_has_its_row() -> None:
-    found = image("a drop on left\nb drop on right\nc drop")
-    assert mask(found, found.on_row["left"]) == 0b101
-    assert mask(found, found.on_row["right"]) == 0b110
-    assert mask(found, found.on_row[""]) == 0b100
+def test_compile_each_port_has_its_rules() -> None:
+    tables = image("a drop on left\nb drop on right\nc drop").tables
+    assert rules_of(tables, {Dim.ON: tables.on["left"]}) == 0b101
+    assert rules_of(tables, {Dim.ON: tables.on["right"]}) == 0b110
+    assert rules_of(tables, {Dim.ON: tables.on[""]}) == 0b100
 
 
-def test_compile_thousand_rules_fill_the_last_word() -> None:
-    found = image("\n".join(f"r{n} drop to port {n}" for n in range(1024)))
-    assert found.words == 16
-    assert direct(found, Dim.DPORT, 1023) == 1 << 1023
+UDP = abi.Kind.IP * 256 + 17
+
+
+def satisfied(found: Image, values: dict[Dim, int]) -> int:
+    """The rules that a packet with these values satisfies, a bit each."""
+    tables = found.tables
+    refs = {dim: look(tables.lines, tables.root[dim], at, 1) for dim, at in values.items()}
+    return rules_of(tables, refs)
+
+
+@pytest.mark.parametrize("count", [31, 32, 64, 65, 128, 4097, abi.MAX_RULES])
+def test_compile_each_of_many_rules_has_its_bit(count: int) -> None:
+    found = image("\n".join(f"r{n} drop udp to port {n}" for n in range(count)))
+    assert found.tables.placement.narrow == (count <= abi.NARROW_RULES)
+    for n in {0, 1, count // 2, count - 1}:
+        assert satisfied(found, {Dim.PROTO: UDP, Dim.DPORT: n}) == 1 << n
+    assert satisfied(found, {Dim.PROTO: UDP, Dim.DPORT: count}) == 0
+    assert satisfied(found, {Dim.PROTO: UDP + 1, Dim.DPORT: 0}) == 0
+
+
+def test_compile_folds_what_tells_few_packets_apart() -> None:
+    lines = [f"r{n} drop udp to port {n % 8} ttl {n % 5}" for n in range(40)]
+    found = image("\n".join(lines))
+    used = {Dim(n): Use(use) for n, use in enumerate(found.tables.use) if use}
+    assert used == dict.fromkeys((Dim.PROTO, Dim.DPORT, Dim.TTL), Use.META)
+    for port in range(9):
+        for ttl in range(6):
+            wanted = sum(1 << n for n in range(40) if n % 8 == port and n % 5 == ttl)
+            values = {Dim.PROTO: UDP, Dim.DPORT: port, Dim.TTL: ttl}
+            assert satisfied(found, values) == wanted
 
 
 @pytest.mark.parametrize(

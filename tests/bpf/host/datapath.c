@@ -25,8 +25,7 @@ volatile struct xg_config *const host_cfg = &cfg;
 
 /* All but the ring. */
 struct host_map host_maps[] = {
-	MAP(classes),	    MAP(rows),	       MAP(rules),	 MAP(src4),    MAP(dst4),
-	MAP(src6),	    MAP(dst6),	       MAP(mac_src),	 MAP(mac_dst), MAP(counters),
+	MAP(lines),	   MAP(rules),	      MAP(mac_src),	 MAP(mac_dst),	   MAP(counters),
 	MAP(rule_counters), MAP(log_counters), MAP(log_buckets), MAP(sources), MAP(explained),
 	MAP(fragments),
 };

@@ -28,14 +28,7 @@ HERE = Path(__file__).resolve().parent
 END = -1
 _ANSWER = struct.Struct("<iI")
 _DECIDED_BY_RULE = (Reason.RULE, Reason.LIMIT, Reason.NO_SOCKET)
-_KEYED = {
-    "src4": Dim.SRC4,
-    "dst4": Dim.DST4,
-    "src6": Dim.SRC6,
-    "dst6": Dim.DST6,
-    "mac_src": Dim.MAC_SRC,
-    "mac_dst": Dim.MAC_DST,
-}
+_MACS = {"mac_src": Dim.MAC_SRC, "mac_dst": Dim.MAC_DST}
 
 
 class SanitizerReport(Exception):
@@ -107,15 +100,11 @@ class Script:
         """Judge by this policy from here on, with an empty corpus."""
         self._image = image
         self._add("C", image.config(port, session=session, explain=True, multi_buffer=multi_buffer))
-        for name, values in (
-            ("classes", image.classes),
-            ("rows", image.rows),
-            ("rules", image.rules),
-        ):
-            self._add("A", _name(name), values)
-        for name, dim in _KEYED.items():
-            pairs = image.tries.get(dim) or image.macs.get(dim) or ()
-            self._add("T", _name(name), *(key + struct.pack("<I", row) for key, row in pairs))
+        self._add("A", _name("lines"), image.tables.lines.tobytes())
+        self._add("A", _name("rules"), image.rules)
+        for name, dim in _MACS.items():
+            pairs = image.tables.macs.get(dim, ())
+            self._add("T", _name(name), *(key + struct.pack("<I", found) for key, found in pairs))
 
     def frame(self, frame: bytes, *, linear: int | None = None) -> None:
         """Judge a frame; one answer.

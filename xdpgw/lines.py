@@ -1,0 +1,368 @@
+"""Step functions as the datapath looks them up: nodes in cache lines (bpf/lookup.h, bpf/abi.h).
+
+A step function is told by its breaks: where a new value begins, and which. Nodes are made from the
+last stride of 16 bits to the first. At each stride the breaks of one node are those that agree in
+all bits above it; the node takes their place, as one value of the stride before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from xdpgw import _abi as abi
+from xdpgw._abi import Ref
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Breaks", "Lines"]
+
+LINE_BYTES = abi.LINE_WORDS * 8
+STRIDES = 8
+"""Of an IPv6 address."""
+
+_LEAF_VALUE = 0  # of a leaf: its first value, in u32, and its first end, in u16
+_LEAF_END = abi.LEAF_STEPS * 2
+_LEAVES = abi.INDEX_ENDS * abi.LEAF_STEPS  # steps of a node with one line of ends
+_GROUP = 1 + abi.INDEX_ENDS  # lines of a group
+_INDEX2_STEPS = abi.INDEX_ENDS * _LEAVES
+_LAST = (1 << abi.STRIDE_BITS) - 1
+
+Words: TypeAlias = "NDArray[np.uint64]"
+Values: TypeAlias = "NDArray[np.uint32]"
+Mask: TypeAlias = "NDArray[np.bool_]"
+Numbers: TypeAlias = "NDArray[np.int64]"
+
+
+class Breaks(NamedTuple):
+    """A step function: `values[n]` from (hi[n], lo[n]) on. The first begins at 0; they ascend.
+
+    Args:
+        hi: uint64, the upper half of an IPv6 address, else 0.
+        lo: uint64.
+        values: uint32, below 2^31.
+    """
+
+    hi: Words
+    lo: Words
+    values: Values
+
+    def at(self, which: Mask | Numbers) -> Breaks:
+        """Some of the breaks."""
+        return Breaks(self.hi[which], self.lo[which], self.values[which])
+
+
+@dataclass(slots=True)
+class _Steps:
+    """The nodes of one stride: steps in order, and to which node each belongs.
+
+    Args:
+        first: 0 to 65,535, the first number of a step.
+        value: value or node that it finds.
+        node: 0 .. nodes - 1, ascending.
+        place: of the step in its node.
+        count: steps of each node.
+    """
+
+    first: Numbers
+    value: Values
+    node: Numbers
+    place: Numbers
+    count: Numbers
+
+    @property
+    def last(self) -> Numbers:
+        """The last number of each step."""
+        ends = np.append(self.first[1:] - 1, _LAST)
+        ends[np.cumsum(self.count) - 1] = _LAST
+        return ends
+
+
+class Lines:
+    """Cache lines, given out one behind the other. The first is never given out."""
+
+    def __init__(self) -> None:
+        self._words = np.zeros((1024, abi.LINE_WORDS), np.uint64)
+        self.used = 1
+
+    def reserve(self, count: int) -> int:
+        """Zeroed lines; returns the number of the first."""
+        at, self.used = self.used, self.used + count
+        if self.used > len(self._words):
+            grown = np.zeros((max(self.used, 2 * len(self._words)), abi.LINE_WORDS), np.uint64)
+            grown[:at] = self._words[:at]
+            self._words = grown
+        return at
+
+    @property
+    def words(self) -> Words:
+        """All lines that were given out, shape (lines, 8); the very memory, until more are."""
+        return self._words[: self.used]
+
+    def values(self, values: NDArray[Any]) -> int:
+        """Some numbers, packed as they are; returns the line where they begin."""
+        size = values.nbytes
+        at = self.reserve(max(1, -(-size // LINE_BYTES)))
+        self._words.view(np.uint8).reshape(-1)[at * LINE_BYTES :][:size] = values.view(np.uint8)
+        return at
+
+    def direct(self, breaks: Breaks, size: int) -> int:
+        """A function of the numbers below `size` as one value per number."""
+        if len(breaks.values) == 1:
+            return int(breaks.values[0])
+        widths: Numbers = np.diff(np.append(breaks.lo.astype(np.int64), size))
+        return Ref.DIRECT | self.values(np.repeat(breaks.values, widths).astype(np.uint32))
+
+    def function(self, breaks: Breaks, strides: int) -> int:
+        """A function of 16 x `strides` bits: 1, 2 or 8; what a lookup begins with."""
+        paths = _Paths(self) if strides == STRIDES else None
+        for stride in reversed(range(strides)):
+            breaks = self._stride(breaks, stride, strides, paths)
+        if paths is not None:
+            paths.write()
+        return int(breaks.values[0])
+
+    def _stride(self, breaks: Breaks, stride: int, strides: int, paths: _Paths | None) -> Breaks:
+        """Puts nodes in the place of what differs in this stride only."""
+        upper = strides == STRIDES and stride < STRIDES // 2
+        half = breaks.hi if upper else breaks.lo
+        shift = abi.STRIDE_BITS * ((min(strides, STRIDES // 2) - 1 - stride) % 4)
+        digit = ((half >> np.uint64(shift)) & np.uint64(_LAST)).astype(np.int64)
+        fresh = np.append(True, _above(half, shift)[1:] != _above(half, shift)[:-1])
+        if strides == STRIDES and not upper:
+            fresh[1:] |= breaks.hi[1:] != breaks.hi[:-1]
+        first_of = np.flatnonzero(fresh)
+        counts = np.diff(np.append(first_of, len(fresh)))
+        inner = (counts > 1) | (digit[first_of] != 0)  # the others are one value each
+        if not inner.any():
+            return breaks
+        mine = inner[np.cumsum(fresh) - 1]
+        steps = _steps(breaks, digit, first_of[inner], counts[inner], mine)
+        refs = self._nodes(steps, stride, paths)
+        if stride == 0:
+            return Breaks(breaks.hi[:1], breaks.lo[:1], refs)
+        at = breaks.at(first_of[inner])._replace(values=refs)
+        ends = steps.value[np.cumsum(steps.count) - 1]
+        bits = shift + abi.STRIDE_BITS
+        whole = abi.STRIDE_BITS * min(strides, STRIDES // 2)
+        return _together(breaks.at(~mine), _cleared(at, upper, bits), ends, (upper, bits, whole))
+
+    def _nodes(self, steps: _Steps, stride: int, paths: _Paths | None) -> Values:
+        """Writes nodes; returns what finds them."""
+        refs = np.zeros(len(steps.count), np.uint32)
+        left = np.ones(len(refs), np.bool_)
+        if paths is not None:
+            left = paths.take(steps, stride, refs)
+        kinds = np.searchsorted(
+            [abi.LEAF_STEPS, _LEAVES, _INDEX2_STEPS], steps.count, side="left"
+        ).astype(np.int64)
+        kinds[~left] = -1
+        last = steps.last
+        for kind, write in enumerate((self._leaves, self._indexes, self._indexes2)):
+            chosen = kinds == kind
+            if chosen.any():
+                mine = chosen[steps.node]
+                node = (np.cumsum(chosen) - 1)[steps.node[mine]]
+                refs[chosen] = write(
+                    steps.count[chosen], node, steps.place[mine], last[mine], steps.value[mine]
+                )
+        for node in np.flatnonzero(kinds == 3):
+            mine = steps.node == node
+            widths = last[mine] - steps.first[mine] + 1
+            refs[node] = Ref.DIRECT | self.values(np.repeat(steps.value[mine], widths))
+        return refs
+
+    def _leaves(
+        self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
+    ) -> NDArray[np.int64]:
+        at = self.reserve(len(count)) + np.arange(len(count))
+        self._blank(at, _LEAF_END)
+        self._put(at[node], place, last, value)
+        return Ref.LEAF | at
+
+    def _indexes(
+        self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
+    ) -> NDArray[np.int64]:
+        sizes = 1 + -(-count // abi.LEAF_STEPS)
+        at = self.reserve(int(sizes.sum())) + _starts(sizes)
+        leaf, slot = np.divmod(place, abi.LEAF_STEPS)
+        self._blank(at, 0)
+        every = np.arange(at[0], at[-1] + sizes[-1])
+        self._blank(np.setdiff1d(every, at, assume_unique=True), _LEAF_END)
+        self._put(at[node] + 1 + leaf, slot, last, value)
+        closing = (slot == abi.LEAF_STEPS - 1) | (place == count[node] - 1)
+        self._ends[at[node[closing]], leaf[closing]] = last[closing]
+        return Ref.INDEX | at
+
+    def _indexes2(
+        self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
+    ) -> NDArray[np.int64]:
+        full, rest = np.divmod(count - 1, _LEAVES)
+        sizes = 1 + full * _GROUP + 1 + rest // abi.LEAF_STEPS + 1
+        at = self.reserve(int(sizes.sum())) + _starts(sizes)
+        group, inside = np.divmod(place, _LEAVES)
+        leaf, slot = np.divmod(inside, abi.LEAF_STEPS)
+        head = at[node] + 1 + group * _GROUP
+        heads = np.unique(head)
+        every = np.arange(at[0], at[-1] + sizes[-1])
+        self._blank(np.concatenate((at, heads)), 0)
+        self._blank(np.setdiff1d(every, np.concatenate((at, heads))), _LEAF_END)
+        self._put(head + 1 + leaf, slot, last, value)
+        final = place == count[node] - 1
+        closing = (slot == abi.LEAF_STEPS - 1) | final
+        self._ends[head[closing], leaf[closing]] = last[closing]
+        closing = (inside == _LEAVES - 1) | final
+        self._ends[at[node[closing]], group[closing]] = last[closing]
+        return Ref.INDEX2 | at
+
+    @property
+    def _ends(self) -> NDArray[np.uint16]:
+        return self._words.view(np.uint16)
+
+    def _blank(self, at: Numbers, first: int) -> None:
+        """Unused ends, from the first of a line on."""
+        self._ends[at, first:] = _LAST
+
+    def _put(self, at: Numbers, slot: Numbers, last: Numbers, value: Values) -> None:
+        """Steps of leaves."""
+        self._words.view(np.uint32)[at, _LEAF_VALUE + slot] = value
+        self._ends[at, _LEAF_END + slot] = last
+
+
+class _Paths:
+    """struct xg_path: nodes of IPv6 where one number alone leads on; a chain of them is a line."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
+        self.dtype = abi.path_dtype()
+        self.paths = np.zeros(0, self.dtype)
+        self.at = np.zeros(0, np.int64)  # the line of each; ascending
+
+    def take(self, steps: _Steps, stride: int, refs: Values) -> Mask:
+        """Makes paths of nodes that are such; returns which are left."""
+        starts = _starts(steps.count)
+        wide = steps.last != steps.first
+        value = steps.value
+        two, three = steps.count == 2, steps.count == 3
+        last = starts + steps.count - 1
+        lone_first = two & ~wide[starts]
+        lone_last = two & ~wide[last] & ~lone_first
+        lone_middle = three & ~wide[np.minimum(starts + 1, len(wide) - 1)]
+        lone_middle &= value[starts] == value[last]
+        one = lone_first | lone_last | lone_middle
+        lone = np.where(lone_first, starts, np.where(lone_last, last, starts + 1))[one]
+        left: Mask
+        if not len(lone):
+            left = ~one
+            return left
+        miss = np.where(lone_first, value[last], value[starts])[one]
+        one[one] = fit = miss < Ref.LEAF  # never a node, as a node has one number
+        lone, miss = lone[fit], miss[fit]
+        hit = value[lone]
+        known = np.searchsorted(self.at, (hit & np.uint32(Ref.LINE)).astype(np.int64))
+        known = np.minimum(known, max(0, len(self.at) - 1))
+        extends = (hit & np.uint32(Ref.KIND)) == Ref.PATH
+        if len(self.at):
+            extends &= self.paths["miss"][known] == miss
+        fresh = np.zeros(int((~extends).sum()), self.dtype)
+        fresh["hit"], fresh["miss"], fresh["next"] = hit[~extends], miss[~extends], stride + 1
+        made = self.lines.reserve(len(fresh)) + np.arange(len(fresh))
+        which = np.empty(len(lone), np.int64)
+        which[extends], which[~extends] = known[extends], len(self.at) + np.arange(len(fresh))
+        self.paths = np.concatenate((self.paths, fresh))
+        self.at = np.concatenate((self.at, made))
+        half, shift = divmod(stride, 4)
+        shift = abi.STRIDE_BITS * (3 - shift)
+        self.paths["wanted"][which, half] |= steps.first[lone].astype(np.uint64) << np.uint64(shift)
+        self.paths["mask"][which, half] |= np.uint64(_LAST << shift)
+        refs[one] = Ref.PATH | self.at[which]
+        left = ~one
+        return left
+
+    def write(self) -> None:
+        """Writes the lines; before that, paths grow."""
+        if len(self.at):
+            self.lines.words[self.at] = self.paths.view(np.uint64).reshape(-1, abi.LINE_WORDS)
+
+
+def _starts(sizes: Numbers) -> Numbers:
+    """Where each begins, if they lie one behind the other."""
+    out: Numbers = np.cumsum(sizes) - sizes
+    return out
+
+
+def _above(half: Words, shift: int) -> Words:
+    """What stands above a stride in its half."""
+    bits = shift + abi.STRIDE_BITS
+    return half >> np.uint64(bits) if bits < 64 else np.zeros_like(half)
+
+
+def _steps(
+    breaks: Breaks, digit: Numbers, first_of: Numbers, counts: Numbers, mine: Mask
+) -> _Steps:
+    """The steps of nodes: their breaks, and first what goes on from before the node.
+
+    Args:
+        first_of: the first break of each node.
+        counts: breaks of each node.
+        mine: which breaks belong to one.
+    """
+    led = digit[first_of] != 0
+    count = counts + led
+    out = np.zeros(int(count.sum()), np.int64)
+    starts = _starts(count)
+    node = np.repeat(np.arange(len(count)), count)
+    place = np.arange(len(out)) - starts[node]
+    own = np.ones(len(out), np.bool_)
+    own[starts[led]] = False
+    first, value = out, np.empty(len(out), np.uint32)
+    first[own], value[own] = digit[mine], breaks.values[mine]
+    value[~own] = breaks.values[first_of[led] - 1]
+    return _Steps(first, value, node, place, count)
+
+
+def _cleared(breaks: Breaks, upper: bool, bits: int) -> Breaks:
+    """Moved to the first address of their node; `bits` of the half are below it."""
+    keep = np.uint64(2**64 - (1 << bits)) if bits < 64 else np.uint64(0)
+    if upper:
+        return breaks._replace(hi=breaks.hi & keep, lo=np.zeros_like(breaks.lo))
+    return breaks._replace(lo=breaks.lo & keep)
+
+
+def _together(kept: Breaks, nodes: Breaks, ends: Values, stride: tuple[bool, int, int]) -> Breaks:
+    """The breaks of the stride before: behind a node goes on what its last step found.
+
+    Args:
+        kept: breaks that are no part of a node.
+        nodes: one for each, at its first address.
+        ends: what the last step of each finds.
+        stride: whether it is in the upper half, bits of the half below a node, bits of a half.
+    """
+    upper, bits, whole = stride
+    hi, lo = nodes.hi, nodes.lo
+    unit = np.uint64(1 << bits) if bits < 64 else np.uint64(0)
+    if upper:
+        hi = hi + unit
+        inside = hi > nodes.hi
+    elif whole < 64:
+        lo = lo + unit
+        inside = lo < np.uint64(1 << whole)
+    else:
+        lo = lo + unit
+        hi = hi + (lo == 0)
+        inside = (lo > 0) | (hi > nodes.hi)
+    behind = Breaks(hi[inside], lo[inside], ends[inside])
+    parts = (behind, kept, nodes)
+    out = Breaks(
+        np.concatenate([x.hi for x in parts]),
+        np.concatenate([x.lo for x in parts]),
+        np.concatenate([x.values for x in parts]),
+    )
+    wide = bool(len(out.hi)) and bool(out.hi.any())
+    out = out.at(np.lexsort((out.lo, out.hi)) if wide else np.argsort(out.lo, kind="stable"))
+    other = (out.hi[1:] != out.hi[:-1]) | (out.lo[1:] != out.lo[:-1])
+    out = out.at(np.append(other, True))  # of two at one place the latter: what goes on gives way
+    return out.at(np.append(True, out.values[1:] != out.values[:-1]))

@@ -1,0 +1,93 @@
+"""Where each rule stands in a row: which 64 share a word, and in which order the words are.
+
+A packet looks at a word only where every dimension's row has a bit in it. So rules are put
+together that leave the same dimensions open, and among them those of neighbouring addresses: then
+most words are empty in most rows, and those that a dimension leaves open are full in all of its
+rows. In a word the rules are in their order, so that the lowest bit is the first of them, and words
+are in the order of their first rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from xdpgw import _abi as abi
+from xdpgw import rules as r
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Placement", "place"]
+
+_SIDES = ("src", "dst")
+
+Likeness: TypeAlias = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Rules by position, and positions by rule.
+
+    Args:
+        rule_at: uint16, a whole number of words; abi.NO_RULE where there is none.
+        position_of: of each rule.
+        first: the lowest rule of each word, ascending.
+        narrow: the rules fit into a value.
+    """
+
+    rule_at: NDArray[np.uint16]
+    position_of: list[int]
+    first: tuple[int, ...]
+    narrow: bool
+
+    @property
+    def words(self) -> int:
+        """Words of a row."""
+        return len(self.rule_at) // 64
+
+
+def place(rules: Sequence[r.ResolvedRule]) -> Placement:
+    """Find a place for each rule."""
+    order = list(range(len(rules)))
+    narrow = len(rules) <= abi.NARROW_RULES
+    if len(rules) > 64:
+        order.sort(key=lambda at: (_likeness(rules[at]), at))
+    words = [sorted(order[at : at + 64]) for at in range(0, len(order), 64)]
+    words.sort()
+    rule_at = np.full(len(words) * 64, abi.NO_RULE, np.uint16)
+    position_of = [0] * len(rules)
+    for number, word in enumerate(words):
+        rule_at[number * 64 :][: len(word)] = word
+        for place, at in enumerate(word):
+            position_of[at] = number * 64 + place
+    return Placement(rule_at, position_of, tuple(word[0] for word in words), narrow)
+
+
+def _likeness(rule: r.ResolvedRule) -> Likeness:
+    """What neighbours have in common, what matters most first."""
+    wide: dict[str, tuple[int, ...]] = {}
+    where: dict[str, tuple[int, ...]] = {}
+    ports: dict[str, tuple[int, ...]] = {}
+    for p in rule.predicates:
+        match p:
+            case r.Addresses(side=side):
+                wide[side], where[side] = _extent(p)
+            case r.Ports(side=side):
+                ports[side] = (p.ranges[0][0],) if p.ranges and not p.negate else (-1,)
+    open_to = tuple(int(side not in found) for found in (wide, ports) for side in _SIDES)
+    lengths = tuple(x for side in _SIDES for x in wide.get(side, (-1,)))
+    places = [where.get(side, (-1,)) for side in reversed(_SIDES)]
+    places += [ports.get(side, (-1,)) for side in reversed(_SIDES)]
+    return (open_to, lengths, *places)
+
+
+def _extent(p: r.Addresses) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(how wide, where) a set of addresses is."""
+    if p.negate or len(p.prefixes) != 1:
+        return (0, 0), (0,)
+    ((family, address, bits),) = p.prefixes
+    return (family, bits // (8 if family == 4 else 16)), (address,)
