@@ -19,7 +19,7 @@ from tests.bpf.verified import (
     read_golden,
 )
 
-MOST = 300_000  # a tenth of the kernel's limit (BPF_COMPLEXITY_LIMIT_INSNS)
+MOST = 300_000  # three tenths of the kernel's limit (BPF_COMPLEXITY_LIMIT_INSNS)
 TOLERANCE = 0.10
 RENEW = "python -m tests.bpf.verified {clang}, and commit {file} with what made it necessary"
 
