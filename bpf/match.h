@@ -239,14 +239,7 @@ static __always_inline __u32 rule_at(__u32 position)
 	return numbers ? numbers[position % XG_LINE_RULES] : XG_NO_RULE;
 }
 
-#define SOME(DIM) \
-	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW) { \
-		row = line_at(found->row[XG_DIM_##DIM]); \
-		if (!row) \
-			return -1; \
-		some &= row->some[summary_of(found)]; \
-	}
-
+/* One word of each row, by dimension. */
 #define WORD(DIM) \
 	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW) \
 	bits &= row_word(found, found->row[XG_DIM_##DIM], bit)
@@ -270,25 +263,17 @@ static __always_inline __u32 rule_at(__u32 position)
 	X(DST4)
 
 /*
- * Searches the words of found->summary, of those found->left, for a rule before found->best, and puts it there.
- * Returns 1 where some are left still, -1 for an error. A function of its own, and of few turns, so that it is
- * verified once and soon. What was found is kept in memory, as the summary is, and for the same reason.
+ * Searches the words of found->summary that are found->left for a rule before found->best, and puts it there.
+ * Returns whether some are left still. A function of its own, and of few turns, so that it is verified once and
+ * soon. What was found is kept in memory, as the summary is, and for the same reason.
  */
 __noinline int search(struct found *found)
 {
-	const struct xg_row *row;
 	__u64 some;
 
 	if (!found)
-		return -1;
+		return 0;
 	some = found->left;
-	if (cfg.meta) {
-		row = line_at(found->meta);
-		if (!row)
-			return -1;
-		some &= row->some[summary_of(found)];
-	}
-	EACH_ROW(SOME);
 	for (int i = 0; i < WORDS_AT_ONCE && some; i++) {
 		__u64 bit = some & -some, bits = ~0ULL;
 		__u32 word = summary_of(found) * 64 + lowest_bit(bit);
@@ -312,6 +297,41 @@ __noinline int search(struct found *found)
 	return !!some;
 }
 
+/* ANDs the summaries of a row. Returns -1 if there is no such row. */
+static __always_inline int summarize(__u32 at, __u64 some[XG_SUMMARIES])
+{
+	const struct xg_row *row = line_at(at);
+
+	if (!row)
+		return -1;
+	for (__u32 s = 0; s < XG_SUMMARIES && s * 64 < cfg.words; s++)
+		some[s] &= row->some[s];
+	return 0;
+}
+
+#define SUMMARIZE(DIM) \
+	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW && summarize(found->row[XG_DIM_##DIM], some)) \
+	return MATCH_ERROR
+
+/* The rule that rows find. */
+static __always_inline int match_rows(struct found *found)
+{
+	__u64 some[XG_SUMMARIES] = { ~0ULL, ~0ULL, ~0ULL };
+
+	if (cfg.meta && summarize(found->meta, some))
+		return MATCH_ERROR;
+	EACH_ROW(SUMMARIZE);
+	for (__u32 s = 0; s < XG_SUMMARIES && s * 64 < cfg.words; s++) {
+		int more = !!some[s];
+
+		found->summary = s;
+		found->left = some[s];
+		for (int i = 0; i < 64 && more; i += WORDS_AT_ONCE)
+			more = search(found);
+	}
+	return found->best < XG_NO_RULE ? found->best : MATCH_NONE;
+}
+
 /* Returns the number of the first rule that the packet satisfies, or enum match_result. */
 static __always_inline int match(const struct pkt *pkt)
 {
@@ -323,17 +343,7 @@ static __always_inline int match(const struct pkt *pkt)
 		return MATCH_ERROR;
 	if (cfg.narrow)
 		return found.bits ? lowest_bit(found.bits) : MATCH_NONE;
-	for (__u32 s = 0; s < XG_SUMMARIES && s * 64 < cfg.words; s++) {
-		int more = 1;
-
-		found.summary = s;
-		found.left = ~0ULL;
-		for (int i = 0; i < 64 && more; i += WORDS_AT_ONCE)
-			more = search(&found);
-		if (more)
-			return MATCH_ERROR;
-	}
-	return found.best < XG_NO_RULE ? found.best : MATCH_NONE;
+	return match_rows(&found);
 }
 
 #endif

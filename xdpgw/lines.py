@@ -29,6 +29,7 @@ _LEAF_END = abi.LEAF_STEPS * 2
 _LEAVES = abi.INDEX_ENDS * abi.LEAF_STEPS  # steps of a node with one line of ends
 _GROUP = 1 + abi.INDEX_ENDS  # lines of a group
 _INDEX2_STEPS = abi.INDEX_ENDS * _LEAVES
+_ROOT_STEPS = 1024  # a root of more steps is direct, as each packet comes by
 _LAST = (1 << abi.STRIDE_BITS) - 1
 
 Words: TypeAlias = "NDArray[np.uint64]"
@@ -159,6 +160,8 @@ class Lines:
         kinds = np.searchsorted(
             [abi.LEAF_STEPS, _LEAVES, _INDEX2_STEPS], steps.count, side="left"
         ).astype(np.int64)
+        if stride == 0 and len(steps.first) > _ROOT_STEPS:
+            kinds[:] = 3
         kinds[~left] = -1
         last = steps.last
         for kind, write in enumerate((self._leaves, self._indexes, self._indexes2)):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -52,12 +53,8 @@ class Placement:
 
 def place(rules: Sequence[r.ResolvedRule]) -> Placement:
     """Find a place for each rule."""
-    order = list(range(len(rules)))
     narrow = len(rules) <= abi.NARROW_RULES
-    if len(rules) > 64:
-        order.sort(key=lambda at: (_likeness(rules[at]), at))
-    words = [sorted(order[at : at + 64]) for at in range(0, len(order), 64)]
-    words.sort()
+    words = [list(range(len(rules)))] if narrow and rules else _words(rules)
     rule_at = np.full(len(words) * 64, abi.NO_RULE, np.uint16)
     position_of = [0] * len(rules)
     for number, word in enumerate(words):
@@ -65,6 +62,19 @@ def place(rules: Sequence[r.ResolvedRule]) -> Placement:
         for place, at in enumerate(word):
             position_of[at] = number * 64 + place
     return Placement(rule_at, position_of, tuple(word[0] for word in words), narrow)
+
+
+def _words(rules: Sequence[r.ResolvedRule]) -> list[list[int]]:
+    """The rules of each word. Kinds share words only where there is no room for each alone."""
+    likeness = [_likeness(rule) for rule in rules]
+    order = sorted(range(len(rules)), key=lambda at: (likeness[at], at))
+    words: list[list[int]] = []
+    for parts in (2, 1, 0):
+        kinds = [list(kind) for _, kind in groupby(order, key=lambda at: likeness[at][:parts])]
+        words = [kind[at : at + 64] for kind in kinds for at in range(0, len(kind), 64)]
+        if len(words) <= abi.ROW_WORDS:
+            break
+    return sorted(sorted(word) for word in words)
 
 
 def _likeness(rule: r.ResolvedRule) -> Likeness:
@@ -77,12 +87,20 @@ def _likeness(rule: r.ResolvedRule) -> Likeness:
             case r.Addresses(side=side):
                 wide[side], where[side] = _extent(p)
             case r.Ports(side=side):
-                ports[side] = (p.ranges[0][0],) if p.ranges and not p.negate else (-1,)
+                ports[side] = _port_kind(p)
     open_to = tuple(int(side not in found) for found in (wide, ports) for side in _SIDES)
-    lengths = tuple(x for side in _SIDES for x in wide.get(side, (-1,)))
-    places = [where.get(side, (-1,)) for side in reversed(_SIDES)]
-    places += [ports.get(side, (-1,)) for side in reversed(_SIDES)]
-    return (open_to, lengths, *places)
+    kinds = tuple(ports[side][0] for side in _SIDES if side in ports)
+    spans = tuple(x for side in _SIDES for x in ports.get(side, ())[1:])
+    lengths = tuple(x for side in _SIDES for x in wide.get(side, ()))
+    return (open_to, kinds, spans, lengths, *(where.get(x, ()) for x in reversed(_SIDES)))
+
+
+def _port_kind(p: r.Ports) -> tuple[int, ...]:
+    """One port, whichever it is; else a range, which neighbours best have in common."""
+    if p.negate or len(p.ranges) != 1:
+        return (2,)
+    ((lo, hi),) = p.ranges
+    return (0,) if lo == hi else (1, lo, hi)
 
 
 def _extent(p: r.Addresses) -> tuple[tuple[int, ...], tuple[int, ...]]:

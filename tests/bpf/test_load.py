@@ -19,6 +19,7 @@ from tests.bpf.verified import (
     program_name,
 )
 from tests.fastpath.toolchain import bpf_object
+from xdpgw import _abi as abi
 from xdpgw import loader
 from xdpgw._abi import Dim
 from xdpgw.btf import _section as section
@@ -76,7 +77,7 @@ def test_full_policy_uses_every_dimension() -> None:
     for name in ("full", "everything", "explain"):
         image = image_of(VARIANTS[name].policy)
         assert all(image.tables.use)
-        assert image.tables.placement.words == 157
+        assert 157 <= image.tables.placement.words <= abi.ROW_WORDS
 
 
 @pytest.mark.parametrize("match", MATCHES)

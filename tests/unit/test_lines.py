@@ -67,14 +67,30 @@ def test_lines_find_what_was_put_in(function: tuple[dict[int, int], int]) -> Non
         (11, Ref.INDEX, 3),
         (320, Ref.INDEX, 33),
         (321, Ref.INDEX2, 1 + 33 + 2),
-        (10_240, Ref.INDEX2, 1 + 33 * 32),
-        (10_241, Ref.DIRECT, 65536 // abi.DIRECT_VALUES),
+        (1024, Ref.INDEX2, 1 + 33 * 3 + 1 + 7),
+        (1025, Ref.DIRECT, 65536 // abi.DIRECT_VALUES),
     ],
 )
 def test_lines_a_node_is_as_small_as_its_steps_allow(steps: int, kind: Ref, lines: int) -> None:
     built, ref = check({n * 6: n % 2 for n in range(steps)}, 1)
     assert ref & Ref.KIND == kind
     assert built.used == 1 + lines
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind", "lines"),
+    [
+        (10_240, Ref.INDEX2, 1 + 33 * 32),
+        (10_241, Ref.DIRECT, 65536 // abi.DIRECT_VALUES),
+    ],
+)
+def test_lines_a_node_below_the_root_is_large_before_it_is_direct(
+    steps: int, kind: Ref, lines: int
+) -> None:
+    built, root = check({7 << 16: 2} | {n * 6: n % 2 for n in range(steps)}, 2)
+    assert root & Ref.KIND == Ref.LEAF
+    assert built.words.view(np.uint32)[root & Ref.LINE, 0] & Ref.KIND == kind
+    assert built.used == 1 + lines + 1
 
 
 def test_lines_a_function_of_one_value_takes_none() -> None:
