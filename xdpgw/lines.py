@@ -18,7 +18,7 @@ from xdpgw._abi import Ref
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Breaks", "Lines"]
+__all__ = ["STRIDES", "Breaks", "Full", "Lines"]
 
 LINE_BYTES = abi.LINE_WORDS * 8
 STRIDES = 8
@@ -82,20 +82,43 @@ class _Steps:
         return ends
 
 
+class Full(Exception):
+    """There are no lines left."""
+
+
 class Lines:
     """Cache lines, given out one behind the other. The first is never given out."""
 
-    def __init__(self) -> None:
-        self._words = np.zeros((1024, abi.LINE_WORDS), np.uint64)
-        self.used = 1
+    def __init__(self, memory: Words | None = None, used: int = 1) -> None:
+        """Start with lines of one's own, or go on in memory that is there.
+
+        Args:
+            memory: shape (lines, 8); all that there will ever be.
+            used: how many of them are given out.
+        """
+        self._fixed = memory is not None
+        self._words = np.zeros((1024, abi.LINE_WORDS), np.uint64) if memory is None else memory
+        self.used = used
+
+    @property
+    def room(self) -> int:
+        """Lines that are left where they cannot grow."""
+        return len(self._words) - self.used
 
     def reserve(self, count: int) -> int:
-        """Zeroed lines; returns the number of the first."""
-        at, self.used = self.used, self.used + count
-        if self.used > len(self._words):
-            grown = np.zeros((max(self.used, 2 * len(self._words)), abi.LINE_WORDS), np.uint64)
+        """Zeroed lines; returns the number of the first.
+
+        Raises:
+            Full: there are not so many.
+        """
+        at = self.used
+        if at + count > len(self._words):
+            if self._fixed:
+                raise Full(f"{count} lines were wanted, and {self.room} are left")
+            grown = np.zeros((max(at + count, 2 * len(self._words)), abi.LINE_WORDS), np.uint64)
             grown[:at] = self._words[:at]
             self._words = grown
+        self.used = at + count
         return at
 
     @property
@@ -125,6 +148,28 @@ class Lines:
         if paths is not None:
             paths.write()
         return int(breaks.values[0])
+
+    def below(self, breaks: Breaks, strides: int, stride: int) -> int:
+        """As `function`, of what one number of the stride before finds.
+
+        Args:
+            breaks: of that part only; the first one is where it begins. Values may be nodes, if
+                these take all that agrees in the strides before theirs.
+        """
+        hi, lo = breaks.hi[:1], breaks.lo[:1]
+        outside = np.full(1, Ref.LEAF - 1, np.uint32)
+        zero = np.zeros(int(bool(hi[0] | lo[0])), np.uint64)
+        breaks = Breaks(
+            np.concatenate((zero, breaks.hi)),
+            np.concatenate((zero, breaks.lo)),
+            np.concatenate((outside[: len(zero)], breaks.values)),
+        )
+        paths = _Paths(self) if strides == STRIDES else None
+        for at in reversed(range(stride, strides)):
+            breaks = self._stride(breaks, at, strides, paths)
+        if paths is not None:
+            paths.write()
+        return int(breaks.values[(breaks.hi == hi) & (breaks.lo == lo)][0])
 
     def _stride(self, breaks: Breaks, stride: int, strides: int, paths: _Paths | None) -> Breaks:
         """Puts nodes in the place of what differs in this stride only."""
@@ -270,6 +315,7 @@ class _Paths:
         extends = (hit & np.uint32(Ref.KIND)) == Ref.PATH
         if len(self.at):
             extends &= self.paths["miss"][known] == miss
+            extends &= self.at[known] == hit & np.uint32(Ref.LINE)  # not one that was there before
         fresh = np.zeros(int((~extends).sum()), self.dtype)
         fresh["hit"], fresh["miss"], fresh["next"] = hit[~extends], miss[~extends], stride + 1
         made = self.lines.reserve(len(fresh)) + np.arange(len(fresh))

@@ -115,6 +115,34 @@ class Prefixes:
         """Prefixes of family 4 or 6."""
         return len(self.v4_bits if family == 4 else self.v6_bits)
 
+    def within(self, family: int, first: int, last: int) -> list[Prefix]:
+        """The prefixes that begin from `first` to `last`, in order."""
+        mine = slice(self._place(family, first), self._place(family, last + 1))
+        if family == 4:
+            pairs = zip(self.v4_addr[mine].tolist(), self.v4_bits[mine].tolist(), strict=True)
+            return [(4, address, bits) for address, bits in pairs]
+        columns = (self.v6_hi[mine], self.v6_lo[mine], self.v6_bits[mine])
+        rows = zip(*(x.tolist() for x in columns), strict=True)
+        return [(6, hi << 64 | lo, bits) for hi, lo, bits in rows]
+
+    def holds(self, family: int, address: int, bits: int) -> bool:
+        """Whether this very prefix is one of the set."""
+        return (family, address, bits) in self.within(family, address, address)
+
+    def _place(self, family: int, address: int) -> int:
+        """How many prefixes of a family begin before an address."""
+        if family == 4:
+            if address >> 32:
+                return len(self.v4_addr)
+            return int(np.searchsorted(self.v4_addr, np.uint32(address)))
+        hi, lo = address >> 64, np.uint64(address & 2**64 - 1)
+        if hi >> 64:
+            return len(self.v6_hi)
+        first, last = (
+            int(np.searchsorted(self.v6_hi, np.uint64(hi), side)) for side in ("left", "right")
+        )
+        return first + int(np.searchsorted(self.v6_lo[first:last], lo))
+
     def __len__(self) -> int:
         return len(self.v4_bits) + len(self.v6_bits)
 
@@ -210,6 +238,10 @@ def _unique(columns: Columns) -> Columns:
 
 def _only(mine: Columns, theirs: Columns) -> tuple[Columns, Columns]:
     """Rows that only the one has, and those that only the other has."""
+    head = _alike(mine, theirs)
+    mine, theirs = (tuple(x[head:] for x in rows) for rows in (mine, theirs))
+    tail = _alike(*(tuple(x[::-1] for x in rows) for rows in (mine, theirs)))
+    mine, theirs = (tuple(x[: len(x) - tail] for x in rows) for rows in (mine, theirs))
     owner = np.repeat(np.array([0, 1], np.uint8), (len(mine[0]), len(theirs[0])))
     both = [np.concatenate(pair) for pair in zip(mine, theirs, strict=True)]
     order = np.lexsort(both[::-1])
@@ -218,6 +250,15 @@ def _only(mine: Columns, theirs: Columns) -> tuple[Columns, Columns]:
     alone = np.append(True, fresh) & np.append(fresh, True) if len(owner) else np.ones(0, np.bool_)
     one, two = (alone & (owner == side) for side in (0, 1))
     return tuple(x[one] for x in both), tuple(x[two] for x in both)
+
+
+def _alike(mine: Columns, theirs: Columns) -> int:
+    """With how many equal rows both begin."""
+    size = min(len(mine[0]), len(theirs[0]))
+    differ = np.zeros(size, np.bool_)
+    for one, other in zip(mine, theirs, strict=True):
+        differ |= one[:size] != other[:size]
+    return int(np.argmax(differ)) if differ.any() else size
 
 
 def _ranges4(prefixes: Prefixes) -> Ranges:

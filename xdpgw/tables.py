@@ -9,7 +9,7 @@ small.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
@@ -36,6 +36,9 @@ SMALL_SET = 16
 _DIRECT = 4096  # tables up to this size have one value per number
 _WIDTHS = {4: 32, 6: 128}
 
+Sets: TypeAlias = tuple[tuple[Prefixes, bool], ...]
+"""Addresses of which each set holds the value, or with True does not."""
+
 Macs: TypeAlias = tuple[tuple[bytes, int], ...]
 """(struct xg_mac, value) by address."""
 
@@ -60,6 +63,26 @@ class Tables:
     macs: dict[Dim, Macs] = field(default_factory=dict)
     meta: int = 0
     order: int = 0
+    live: list[LiveTests] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class LiveTests:
+    """What it takes to change a set in place: the tests of one side, and the values that it has.
+
+    Args:
+        dims: by family.
+        tests: what each asks; `SetEditor` keeps it up to date.
+        test_tokens: for each test what tells it, shape (tests, 2).
+        tokens: the XOR of the tokens of the tests that some address satisfies, shape (n, 2).
+        values: what a lookup of such an address finds.
+    """
+
+    dims: Mapping[int, Dim]
+    tests: list[Sets]
+    test_tokens: Matrix
+    tokens: Matrix
+    values: NDArray[np.uint32]
 
 
 def tables_of(rules: Sequence[r.ResolvedRule], ports: Iterable[str]) -> Tables:
@@ -81,8 +104,6 @@ def tables_of(rules: Sequence[r.ResolvedRule], ports: Iterable[str]) -> Tables:
 
 T = TypeVar("T")
 V = TypeVar("V", str, bytes)
-Sets: TypeAlias = tuple[tuple[Prefixes, bool], ...]
-"""Addresses of which each set holds the value, or with True does not."""
 
 
 @dataclass(slots=True)
@@ -109,6 +130,7 @@ class _Axis:
     tables: Sequence[tuple[Dim, Breaks]] = ()
     named: Mapping[Any, int] = field(default_factory=dict)  # of a MAC or a port
     miss: int = 0
+    live: LiveTests | None = None  # its `values` are classes
 
     def compact(self) -> _Axis:
         """Classes of the same row are one."""
@@ -122,7 +144,10 @@ class _Axis:
             other = np.append(True, values[1:] != values[:-1])
             tables.append((dim, breaks._replace(values=values).at(other)))
         named = {key: int(new[at]) for key, at in self.named.items()}
-        return _Axis(self.dim, rows, int(new[self.none]), tables, named, int(new[self.miss]))
+        out = _Axis(self.dim, rows, int(new[self.none]), tables, named, int(new[self.miss]))
+        if self.live is not None:
+            out.live = replace(self.live, values=new[self.live.values])
+        return out
 
 
 class _Builder:
@@ -235,7 +260,9 @@ class _Builder:
                     low, high = max(first - at * size, 0), min(last - at * size, size)
                     if low <= high:
                         table.add(test, low, high)
-        axis = self._axis(dims, Tests(toggles, list(asked.tests.values())), asked)
+        tests = Tests(toggles, list(asked.tests.values()))
+        found = Classes.of(tests, self._open_row(asked))
+        axis = _Axis(dim, found.rows, found.none, list(zip(dims, found.tables, strict=True)))
         if dim == Dim.VLAN:  # "no tag" is a value: the one behind the last
             ((_, breaks),) = axis.tables
             axis.none = int(breaks.values[breaks.lo <= size][-1])
@@ -260,13 +287,19 @@ class _Builder:
             else:
                 for family, first, last in _small(prefixes):
                     toggles[family].add(test, first, last)
-        tests = Tests(list(toggles.values()), list(asked.tests.values()), negated)
-        return self._axis(dims, tests, asked)
-
-    def _axis(self, dims: Sequence[Dim], tests: Tests, asked: _Asked[Any]) -> _Axis:
-        found = Classes.of(tests, self._open_row(asked))
+        found = Classes.of(
+            Tests(list(toggles.values()), list(asked.tests.values()), negated),
+            self._open_row(asked),
+        )
+        live = LiveTests(
+            dict(zip(_WIDTHS, dims, strict=True)),
+            list(asked.tests),
+            found.token_of,
+            found.tokens,
+            np.arange(len(found.tokens), dtype=np.uint32),
+        )
         tables = list(zip(dims, found.tables, strict=True))
-        return _Axis(dims[0], found.rows, found.none, tables)
+        return _Axis(dims[0], found.rows, found.none, tables, live=live)
 
 
 def _as_prefixes(prefixes: Any) -> Prefixes:
@@ -312,6 +345,8 @@ def _write(out: Tables, lines: Lines, axis: _Axis, use: Use, values: NDArray[np.
             out.root[dim] = lines.direct(found, abi.VALUES[dim])
         else:
             out.root[dim] = lines.function(found, 1)
+    if axis.live is not None:
+        out.live.append(replace(axis.live, values=values[axis.live.values]))
     if axis.dim == Dim.ON:
         out.on = {port: int(values[at]) for port, at in axis.named.items()}
     elif axis.named:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["look", "rules_of"]
 
 ALL = 2**64 - 1
+_SECOND = {Dim.SRC6, Dim.DST6, Dim.ICMP6}
+"""Second tables of dimensions: what they give counts for the first."""
 
 
 def look(lines: NDArray[np.uint64], ref: int, value: int, strides: int) -> int:
@@ -56,7 +58,7 @@ def rules_of(tables: Tables, found: Mapping[Dim, int]) -> int:
     """
     if tables.placement.narrow:
         return reduce(and_, found.values())
-    assert {dim for dim in Dim if tables.use[dim]} <= set(found)
+    assert {dim for dim in Dim if tables.use[dim]} - _SECOND <= set(found)
     metas = [value for dim, value in found.items() if tables.use[dim] == Use.META]
     rows = [value for dim, value in found.items() if tables.use[dim] == Use.ROW]
     if metas:
