@@ -84,6 +84,7 @@ def matched(tables: Tables, family: int, src: int, dst: int) -> int:
             tables.lines, tables.root[DIMS[side, family]], address, WIDTHS[family] // 16
         )
         for side, address in (("src", src), ("dst", dst))
+        if tables.use[DIMS[side, 4]]
     }
     return rules_of(tables, refs)
 
