@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +37,7 @@ from xdpgw.literals import (
 )
 from xdpgw.predicates import Names, known_port, resolve_rules
 from xdpgw.rule_types import Prefix, Rule
-from xdpgw.sets import NamedSet, read_netset
+from xdpgw.sets import Feed, NamedSet, read_feed, unreadable
 from xdpgw.shadow import warnings as never_matching
 from xdpgw.toml_positions import Positions
 from xdpgw.toml_tables import KeyPath, Tables, is_int
@@ -160,69 +161,72 @@ class _Reader(Tables):
             wanted = 'a list: ["192.0.2.0/24", { file = "feed.netset" }] or [80, "8000-8100"]'
             self.say_type(path, value, wanted)
             return _broken_set(name)
-        prefixes: list[Prefix] = []
-        ranges: list[tuple[int, int]] = []
-        files: list[Path] = []
+        from xdpgw.prefixes import Prefixes
+
+        parts = _SetParts()
         kind: Any = None
         before = len(self.wrong)
         for index, item in enumerate(value):
             at = (*path, index)
-            found = self.set_item(at, item, prefixes, ranges, files)
+            found = self.set_item(at, item, parts)
             if kind and found and found != kind:
                 message = f'set "{name}" holds {kind}, and this is one of {found}'
                 self.say_value(at, message, "make two sets of it")
             kind = kind or found
         if len(self.wrong) > before:
             return _broken_set(name)
-        return NamedSet(name, kind, frozenset(prefixes), tuple(ranges), tuple(files))
+        written = Prefixes.of(parts.prefixes)
+        made = NamedSet(name, kind, written, tuple(parts.ranges), written)
+        return made.with_feeds(parts.feeds)
 
-    def set_item(
-        self,
-        path: KeyPath,
-        item: object,
-        prefixes: list[Prefix],
-        ranges: list[tuple[int, int]],
-        files: list[Path],
-    ) -> str | None:
+    def set_item(self, path: KeyPath, item: object, parts: _SetParts) -> str | None:
         """Add one element of a set; gives the kind of it."""
         if isinstance(item, dict):
-            self.check_keys(path, item, ("file",))
-            if not isinstance(item.get("file", ""), str):
-                self.say_type((*path, "file"), item["file"], 'a file: "feed.netset"')
-            elif not item:
-                self.say_value(path, "the table is empty", 'write { file = "feed.netset" }')
-            if not isinstance(item.get("file"), str):
-                return None
-            files.append(self.base / item["file"])
-            prefixes += self.set_file((*path, "file"), files[-1])
-            return "addresses"
+            return self.set_file(path, item, parts)
         if is_int(item):
-            ranges += [self.reading(path, lambda: port_range(str(item)), (0, 0))]
+            parts.ranges += [self.reading(path, lambda: port_range(str(item)), (0, 0))]
             return "ports"
         if not isinstance(item, str):
             self.say_type(path, item, 'an address, a port or { file = "feed.netset" }')
             return None
         word = "".join(item.split())
         if "." in word or ":" in word:
-            prefixes += self.reading(path, lambda: addresses(word), [])
+            parts.prefixes += self.reading(path, lambda: addresses(word), [])
             return "addresses"
         if word[:1].isdigit():
-            ranges += [self.reading(path, lambda: port_range(word), (0, 0))]
+            parts.ranges += [self.reading(path, lambda: port_range(word), (0, 0))]
             return "ports"
         hint = 'write "192.0.2.0/24", "8000-8100" or { file = "feed.netset" }'
         self.say_value(path, f'"{item}" is neither an address nor a port', hint)
         return None
 
-    def set_file(self, path: KeyPath, file: Path) -> list[Prefix]:
+    def set_file(self, path: KeyPath, item: dict[str, Any], parts: _SetParts) -> str | None:
+        self.check_keys(path, item, ("file", "refresh"))
+        name, often = item.get("file"), item.get("refresh")
+        refresh_ns = None
+        if isinstance(often, str):
+            read = partial(duration_ns, often, "1s", "1d", "refresh")
+            refresh_ns = self.reading((*path, "refresh"), read, None)
+        elif often is not None:
+            self.say_type((*path, "refresh"), often, 'a time: "5m"')
+        if not isinstance(name, str):
+            if name is not None:
+                self.say_type((*path, "file"), name, 'a file: "feed.netset"')
+            elif often is not None:
+                hint = 'write { file = "feed.netset", refresh = "5m" }'
+                self.say(self.at.key((*path, "refresh")), "refresh goes with a file", hint)
+            elif not item:
+                self.say_value(path, "the table is empty", 'write { file = "feed.netset" }')
+            return None
+        file = self.base / name
         try:
-            prefixes, wrong = read_netset(file)
+            feed, wrong = read_feed(file, refresh_ns)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            hint = "create it, or correct the path"
-            self.say_value(path, f"{file} cannot be read: {reason}", hint)
-            return []
-        self.wrong += wrong
-        return prefixes
+            self.say_value((*path, "file"), *unreadable(file, error))
+        else:
+            self.wrong += wrong
+            parts.feeds.append(feed)
+        return "addresses"
 
     def ports(self) -> dict[str, PortSettings]:
         ports: dict[str, PortSettings] = {}
@@ -391,9 +395,20 @@ class _Reader(Tables):
         )
 
 
+@dataclass(slots=True)
+class _SetParts:
+    """What the elements of one set give."""
+
+    prefixes: list[Prefix] = field(default_factory=list)
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    feeds: list[Feed] = field(default_factory=list)
+
+
 def _broken_set(name: str) -> NamedSet:
     """Stands in for a set that is wrong: rules may use it as anything without another error."""
-    return NamedSet(name, None, frozenset({(4, 0, 0)}), ((0, 65535),))
+    from xdpgw.prefixes import Prefixes
+
+    return NamedSet(name, None, Prefixes.of([(4, 0, 0)]), ((0, 65535),))
 
 
 _HANDLERS = (

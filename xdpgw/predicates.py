@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from xdpgw.errors import Diagnostic
 from xdpgw.literals import Wrong, addresses, choice, likely, number, one_of, port_range, span
@@ -39,6 +39,9 @@ from xdpgw.rule_types import (
 )
 from xdpgw.sets import NamedSet
 from xdpgw.words import FLAGS, PROTOCOLS
+
+if TYPE_CHECKING:
+    from xdpgw.prefixes import Prefixes
 
 __all__ = ["ICMP_TYPES", "Names", "known_port", "resolve_rules"]
 
@@ -304,18 +307,18 @@ _KIND_HINTS = {
 }
 
 
-def _addresses(operand: Operand, names: Names, wrongs: _Wrongs) -> frozenset[Prefix]:
-    parts: list[frozenset[Prefix]] = []
+def _addresses(operand: Operand, names: Names, wrongs: _Wrongs) -> Prefixes:
+    from xdpgw.prefixes import EMPTY, Prefixes
+
+    parts: list[Prefixes] = []
     single: list[Prefix] = []
     for word in operand.items:
         if word.text.startswith("@"):
             found = wrongs.reading(word, lambda x: _set(x, names, "addresses", operand.negate))
-            parts.append(found.prefixes if found else frozenset())
+            parts.append(found.prefixes if found else EMPTY)
         else:
             single += wrongs.reading(word, _address) or ()
-    if len(parts) == 1 and not single:
-        return parts[0]  # shared with the set: it may be large
-    return frozenset(single).union(*parts)
+    return Prefixes.union([Prefixes.of(single), *parts])
 
 
 def _address(word: str) -> list[Prefix]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from xdpgw.errors import Diagnostic
+from xdpgw.prefixes import Prefixes
 from xdpgw.rule_types import (
     Addresses,
     Dscp,
@@ -29,7 +30,6 @@ from xdpgw.rule_types import (
     On,
     Ports,
     Predicate,
-    Prefix,
     Proto,
     ResolvedRule,
     Ttl,
@@ -191,7 +191,7 @@ class _Regions:
 
     def __init__(self) -> None:
         self._ports: dict[str, int] = {}
-        self._addresses: dict[tuple[frozenset[Prefix], bool], dict[int, Region]] = {}
+        self._addresses: dict[tuple[Prefixes, bool], dict[int, Region]] = {}
 
     def of(self, rule: ResolvedRule) -> Regions | None:
         """The regions of a rule; None if it can never match."""
@@ -267,7 +267,7 @@ class _Regions:
             case Established():
                 yield "established", ((1, 1),)
 
-    def _families(self, prefixes: frozenset[Prefix], negate: bool) -> dict[int, Region]:
+    def _families(self, prefixes: Prefixes, negate: bool) -> dict[int, Region]:
         known = self._addresses.get((prefixes, negate))
         if known is None and negate:
             inside = self._families(prefixes, False)

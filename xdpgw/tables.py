@@ -145,7 +145,7 @@ class _Builder:
         for p in predicates:
             match p:
                 case r.Addresses():
-                    addresses.setdefault(p.side, []).append((_as_prefixes(p.prefixes), p.negate))
+                    addresses.setdefault(p.side, []).append((p.prefixes, p.negate))
                 case r.Mac():
                     macs.setdefault(p.side, set()).add(p.mac)
                 case r.On():
@@ -267,10 +267,6 @@ class _Builder:
         found = Classes.of(tests, self._open_row(asked))
         tables = list(zip(dims, found.tables, strict=True))
         return _Axis(dims[0], found.rows, found.none, tables)
-
-
-def _as_prefixes(prefixes: Any) -> Prefixes:
-    return prefixes if isinstance(prefixes, Prefixes) else Prefixes.of(prefixes)
 
 
 def _small(prefixes: Prefixes) -> Iterator[tuple[int, int, int]]:
