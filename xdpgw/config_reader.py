@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -114,6 +114,7 @@ class _Reader(Tables):
     def __init__(self, data: dict[str, Any], at: Positions, file: str, base: Path) -> None:
         super().__init__(data, at, file)
         self.base = base
+        self.feeds: dict[Path, Feed] = {}
 
     def config(self, path: Path, text: str) -> Config:
         self.check_keys((), self.data, _TABLES)
@@ -219,13 +220,17 @@ class _Reader(Tables):
                 self.say_value(path, "the table is empty", 'write { file = "feed.netset" }')
             return None
         file = self.base / name
-        try:
-            feed, wrong = read_feed(file, refresh_ns)
-        except (OSError, ValueError) as error:
-            self.say_value((*path, "file"), *unreadable(file, error))
-        else:
+        feed = self.feeds.get(file)  # of one file every set has the same content
+        if feed is None:
+            try:
+                feed, wrong = read_feed(file)
+            except (OSError, ValueError) as error:
+                message, hint = unreadable(error)
+                self.say_value((*path, "file"), f"{file} {message}", hint)
+                return "addresses"
             self.wrong += wrong
-            parts.feeds.append(feed)
+            self.feeds[file] = feed
+        parts.feeds.append(replace(feed, refresh_ns=refresh_ns))
         return "addresses"
 
     def ports(self) -> dict[str, PortSettings]:

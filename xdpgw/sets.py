@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from xdpgw.errors import Diagnostic
 from xdpgw.literals import Wrong, addresses
@@ -27,11 +27,18 @@ __all__ = [
     "unreadable",
 ]
 
-Stamp: TypeAlias = tuple[int, ...]
-"""Device, inode, size and times of a file."""
-
 MAX_BAD_LINES = 100
 """So many bad lines of one file are told one by one; the rest is counted."""
+
+
+class Stamp(NamedTuple):
+    """What tells one state of a file from another; size in bytes."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
 
 
 def _no_prefixes() -> Prefixes:
@@ -85,7 +92,7 @@ class NamedSet:
 
 def stamp_of(stat: os.stat_result) -> Stamp:
     """What changes with a file's content, as far as a look at its inode can tell."""
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return Stamp(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def read_feed(path: Path, refresh_ns: int | None = None) -> tuple[Feed, list[Diagnostic]]:
@@ -124,10 +131,10 @@ def read_feed(path: Path, refresh_ns: int | None = None) -> tuple[Feed, list[Dia
     return Feed(path, refresh_ns, prefixes | Prefixes.of(unusual), stamp), wrong
 
 
-def unreadable(path: Path, error: OSError | ValueError) -> tuple[str, str]:
-    """Message and hint where `read_feed` raised."""
+def unreadable(error: OSError | ValueError) -> tuple[str, str]:
+    """Message and hint about a file where `read_feed` raised."""
     reason = getattr(error, "strerror", None) or str(error)
-    return f"{path} cannot be read: {reason}", "create it, or correct the path"
+    return f"cannot be read: {reason}", "create it, or correct the path"
 
 
 def read_line(line: str) -> list[Prefix]:
