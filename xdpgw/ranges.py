@@ -34,7 +34,7 @@ class Ranges:
 
     @classmethod
     def of(cls, ranges: Iterable[tuple[int, int]]) -> Ranges:
-        """From (first, last) as numbers; they must be in order and apart."""
+        """From (first, last) as numbers, in order and apart but for `holds` and `meets`."""
         ends = list(ranges)
         columns = (
             [first >> 64 for first, _ in ends], [first & int(_ALL) for first, _ in ends],
@@ -116,7 +116,7 @@ class Ranges:
         return Ranges(hi[opens], lo[opens], hi[closes], lo[closes])
 
     def holds(self, other: Ranges) -> NDArray[np.bool_]:
-        """For each range of the other: it lies inside one of these."""
+        """For each range of the other, which need not be in order: it lies inside one of these."""
         if not len(self):
             return np.zeros(len(other), np.bool_)
         at = _search(self.first_hi, self.first_lo, other.first_hi, other.first_lo) - 1
@@ -124,7 +124,20 @@ class Ranges:
         beyond = _less(self.last_hi[into], self.last_lo[into], other.last_hi, other.last_lo)
         return (at >= 0) & ~beyond
 
-    def _only(self, keep: NDArray[np.bool_]) -> Ranges:
+    def meets(self, other: Ranges) -> NDArray[np.bool_]:
+        """For each range of the other, which need not be in order: an address of it is in these."""
+        if not len(self):
+            return np.zeros(len(other), np.bool_)
+        at = _search(self.first_hi, self.first_lo, other.last_hi, other.last_lo) - 1
+        into = np.maximum(at, 0)
+        short = _less(self.last_hi[into], self.last_lo[into], other.first_hi, other.first_lo)
+        return (at >= 0) & ~short
+
+    def some(self, most: int) -> Ranges:
+        """At most so many of the ranges, from all over."""
+        return self._only(np.arange(0, len(self), max(1, -(-len(self) // most))))
+
+    def _only(self, keep: NDArray[np.bool_] | NDArray[np.intp]) -> Ranges:
         return Ranges(
             self.first_hi[keep], self.first_lo[keep], self.last_hi[keep], self.last_lo[keep]
         )
