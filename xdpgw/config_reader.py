@@ -6,9 +6,11 @@ One method a table. A setting that is wrong gets its default, so that the rest c
 
 from __future__ import annotations
 
+import gc
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from xdpgw.config import (
     FastpathSettings,
     GatewaySettings,
     LogSettings,
+    Meaning,
     PolicySettings,
     PortSettings,
     SinkSettings,
@@ -36,7 +39,7 @@ from xdpgw.literals import (
     size_bytes,
 )
 from xdpgw.predicates import Names, known_port, resolve_rules
-from xdpgw.rule_types import Prefix, Rule
+from xdpgw.rule_types import Prefix, ResolvedRule, Rule
 from xdpgw.sets import Feed, NamedSet, read_feed, unreadable
 from xdpgw.shadow import warnings as never_matching
 from xdpgw.toml_positions import Positions
@@ -87,10 +90,23 @@ def parse(text: str, path: Path, base: Path) -> Config:
     except RecursionError as error:
         raise ConfigError([Diagnostic(str(path), 0, 0, "the policy nests too deeply")]) from error
     reader = _Reader(data, Positions(text), str(path), base)
-    config = reader.config(path, text)
+    with _no_collection():
+        config = reader.config(path, text)
     if reader.wrong:
         raise ConfigError(sorted(reader.wrong, key=_order(str(path))))
     return config
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Values by the ten thousand, and no garbage among them: looking for some takes a third."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _order(file: str) -> Callable[[Diagnostic], tuple[bool, str, int, int]]:
@@ -127,10 +143,13 @@ class _Reader(Tables):
         ports = self.ports()
         targets = self.targets(ports)
         names = Names(sets, self.data.get("ports", {}), self.data.get("af_xdp", {}))
-        rules, warnings = self.rules(names)
+        rules, resolved, warnings = self.rules(names)
         log, gateway = self.log(), self.gateway()
         fast = self.fastpath()
-        return Config(path, policy, rules, sets, ports, targets, log, gateway, fast, warnings, text)
+        meaning = Meaning(resolved, (rules, sets, ports, targets))
+        return Config(
+            path, policy, rules, sets, ports, targets, log, gateway, fast, warnings, text, meaning
+        )
 
     def policy(self) -> PolicySettings:
         self.table(("policy",), ("default", "malformed", "fragments", "guard", "rules"))
@@ -142,18 +161,20 @@ class _Reader(Tables):
             self.boolean(("policy", "guard"), True),
         )
 
-    def rules(self, names: Names) -> tuple[tuple[Rule, ...], tuple[Diagnostic, ...]]:
+    def rules(
+        self, names: Names
+    ) -> tuple[tuple[Rule, ...], tuple[ResolvedRule, ...], tuple[Diagnostic, ...]]:
         path = ("policy", "rules")
         text = self.string(path, "", 'rules, one a line: """..."""')
         if not text:
-            return (), ()
+            return (), (), ()
         from xdpgw.rule_parser import parse as parse_rules
 
         rules, wrong = parse_rules(text, file=self.file, place=self.at.inside(path))
         resolved, unresolved = resolve_rules(rules, names, self.file)
         self.wrong += (*wrong, *unresolved)
         warnings = () if self.wrong else tuple(never_matching(resolved, self.file))
-        return rules, warnings
+        return rules, resolved, warnings
 
     def named_set(self, name: str) -> NamedSet:
         path = ("sets", name)

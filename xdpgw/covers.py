@@ -44,7 +44,7 @@ def first_covers(
     Args:
         regions: of each rule; None: it matches nothing, covers nothing and is not asked about.
         decides: the rule can cover others.
-        widths: bits of a value in the dimensions that have large regions.
+        widths: bits of a value in each dimension.
     """
     can = np.array([d and r is not None for d, r in zip(decides, regions, strict=True)], np.bool_)
     candidates = _earlier(can)
@@ -54,7 +54,7 @@ def first_covers(
         if not len(alive):
             break
         columns = [own.get(name) if own is not None else None for own in regions]
-        dimension = _Dimension(columns, can, widths.get(name, 0))
+        dimension = _Dimension(columns, can, widths[name])
         dimension.strike(candidates, alive)
     return [_lowest(row) for row in candidates]
 

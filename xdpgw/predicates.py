@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from xdpgw.errors import Diagnostic
@@ -28,7 +29,6 @@ from xdpgw.rule_types import (
     Operand,
     Ports,
     Predicate,
-    Prefix,
     Proto,
     ResolvedRule,
     Rule,
@@ -311,20 +311,22 @@ def _addresses(operand: Operand, names: Names, wrongs: _Wrongs) -> Prefixes:
     from xdpgw.prefixes import EMPTY, Prefixes
 
     parts: list[Prefixes] = []
-    single: list[Prefix] = []
     for word in operand.items:
         if word.text.startswith("@"):
             found = wrongs.reading(word, lambda x: _set(x, names, "addresses", operand.negate))
             parts.append(found.prefixes if found else EMPTY)
         else:
-            single += wrongs.reading(word, _address) or ()
-    return Prefixes.union([Prefixes.of(single), *parts])
+            parts.append(wrongs.reading(word, _address) or EMPTY)
+    return Prefixes.union(parts)
 
 
-def _address(word: str) -> list[Prefix]:
+@lru_cache(1 << 16)  # a policy is resolved where it is checked, and again where it is used
+def _address(word: str) -> Prefixes:
+    from xdpgw.prefixes import Prefixes
+
     if word.isascii() and word.isdigit():
         raise Wrong(f'"{word}" is not an address', f"for a port write port {word}")
-    return addresses(word)
+    return Prefixes.of(addresses(word))
 
 
 def _ports(operand: Operand, names: Names, wrongs: _Wrongs) -> tuple[tuple[int, int], ...]:

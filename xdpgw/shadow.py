@@ -46,7 +46,13 @@ _FRAGS: dict[str, Region] = {
     "no": ((0, 0),), "first": ((1, 1),), "later": ((2, 2),), "any": ((1, 2),)
 }  # fmt: skip
 _NOT_LATER: Region = ((0, 1),)
-_WIDTHS = {"src4": 32, "dst4": 32, "src6": 128, "dst6": 128, "src port": 16, "dst port": 16}
+_WIDTHS = {
+    "on": 16, "vlan": 13, "ether type": 16, "src mac": 48, "dst mac": 48, "proto": 10,
+    "src4": 32, "src6": 128, "dst4": 32, "dst6": 128, "src port": 16, "dst port": 16,
+    "flags": 8, "icmp": 14, "code": 8, "len": 16, "ttl": 8, "dscp": 6, "frag": 2, "established": 1,
+}  # fmt: skip
+"""Bits of a value of each dimension."""
+
 _DECIDES_NOT = "limit"
 
 
@@ -166,7 +172,12 @@ class _Regions:
     def _families(self, prefixes: Prefixes, negate: bool) -> dict[int, Region]:
         known = self._addresses.get((prefixes, negate))
         if known is None:
-            known = {family: _addresses(prefixes, family, negate) for family in (4, 6)}
+            if prefixes.few is not None and len(prefixes.few) == 1 and not negate:
+                ((family, first, bits),) = prefixes.few
+                last = first | (1 << (32 if family == 4 else 128) - bits) - 1
+                known = {4: (), 6: (), family: ((first, last),)}
+            else:
+                known = {family: _addresses(prefixes, family, negate) for family in (4, 6)}
             self._addresses[prefixes, negate] = known
         return known
 

@@ -11,7 +11,7 @@ from xdpgw import covers
 from xdpgw.covers import Region, Regions, first_covers
 from xdpgw.ranges import Ranges
 
-WIDTHS = {"src port": 16, "src6": 128}
+WIDTHS = {"src port": 16, "src6": 128, "len": 16}
 SHIFTS = {"src port": 0, "src6": 62, "len": 0}
 """Where the values of a dimension lie: those of addresses in both halves of the number."""
 

@@ -9,9 +9,11 @@ import pytest
 from xdpgw import config
 from xdpgw.feeds import SETTLE_S, Feeds, Renewed
 from xdpgw.prefixes import EMPTY, Prefixes
+from xdpgw.rules import Addresses, resolve
 
 ONE, TWO = (4, 0x0A000001, 32), (4, 0x0A000002, 32)
 POLICY = """
+policy.rules = "listed drop from @bad"
 [sets]
 bad = ["10.0.0.9", { file = "feed", refresh = "5m" }]
 fixed = [{ file = "other" }]
@@ -61,6 +63,7 @@ def test_changed_file_gives_a_policy_with_its_prefixes(world: World) -> None:
     wanted = Prefixes.of([TWO, (4, 0x0A000003, 32), (4, 0x0A000009, 32)])
     assert renewed.sets == {"bad": wanted}
     assert renewed.policy.sets["bad"].prefixes == wanted
+    assert resolve(renewed.policy).rules[0].predicates == (Addresses("src", False, wanted),)
     assert renewed.policy.sets["fixed"] is world.policy.sets["fixed"]
     assert renewed.text == "set bad: prefixes added 2, removed 1"
     assert world.told == []
