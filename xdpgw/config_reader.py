@@ -11,7 +11,6 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -30,20 +29,18 @@ from xdpgw.config import (
 from xdpgw.errors import ConfigError, Diagnostic
 from xdpgw.literals import (
     Wrong,
-    addresses,
     duration_ns,
     likely,
     number,
-    port_range,
     rate,
     size_bytes,
 )
 from xdpgw.predicates import Names, known_port, resolve_rules
-from xdpgw.rule_types import Prefix, ResolvedRule, Rule
-from xdpgw.sets import Feed, NamedSet, read_feed, unreadable
+from xdpgw.rule_types import ResolvedRule, Rule
+from xdpgw.set_reader import SetTables
 from xdpgw.shadow import warnings as never_matching
 from xdpgw.toml_positions import Positions
-from xdpgw.toml_tables import KeyPath, Tables, is_int
+from xdpgw.toml_tables import KeyPath, is_int
 
 __all__ = ["MAX_PORTS", "parse"]
 
@@ -126,12 +123,7 @@ def _not_toml(text: str, file: str, message: str) -> Diagnostic:
     return Diagnostic(file, line, column, f"not TOML: {message[:1].lower()}{message[1:]}", hint)
 
 
-class _Reader(Tables):
-    def __init__(self, data: dict[str, Any], at: Positions, file: str, base: Path) -> None:
-        super().__init__(data, at, file)
-        self.base = base
-        self.feeds: dict[Path, Feed] = {}
-
+class _Reader(SetTables):
     def config(self, path: Path, text: str) -> Config:
         self.check_keys((), self.data, _TABLES)
         for name in _TABLES:
@@ -175,84 +167,6 @@ class _Reader(Tables):
         self.wrong += (*wrong, *unresolved)
         warnings = () if self.wrong else tuple(never_matching(resolved, self.file))
         return rules, resolved, warnings
-
-    def named_set(self, name: str) -> NamedSet:
-        path = ("sets", name)
-        value = self.data["sets"][name]
-        if not isinstance(value, list):
-            wanted = 'a list: ["192.0.2.0/24", { file = "feed.netset" }] or [80, "8000-8100"]'
-            self.say_type(path, value, wanted)
-            return _broken_set(name)
-        from xdpgw.prefixes import Prefixes
-
-        parts = _SetParts()
-        kind: Any = None
-        before = len(self.wrong)
-        for index, item in enumerate(value):
-            at = (*path, index)
-            found = self.set_item(at, item, parts)
-            if kind and found and found != kind:
-                message = f'set "{name}" holds {kind}, and this is one of {found}'
-                self.say_value(at, message, "make two sets of it")
-            kind = kind or found
-        if len(self.wrong) > before:
-            return _broken_set(name)
-        written = Prefixes.of(parts.prefixes)
-        made = NamedSet(name, kind, written, tuple(parts.ranges), written)
-        return made.with_feeds(parts.feeds)
-
-    def set_item(self, path: KeyPath, item: object, parts: _SetParts) -> str | None:
-        """Add one element of a set; gives the kind of it."""
-        if isinstance(item, dict):
-            return self.set_file(path, item, parts)
-        if is_int(item):
-            parts.ranges += [self.reading(path, lambda: port_range(str(item)), (0, 0))]
-            return "ports"
-        if not isinstance(item, str):
-            self.say_type(path, item, 'an address, a port or { file = "feed.netset" }')
-            return None
-        word = "".join(item.split())
-        if "." in word or ":" in word:
-            parts.prefixes += self.reading(path, lambda: addresses(word), [])
-            return "addresses"
-        if word[:1].isdigit():
-            parts.ranges += [self.reading(path, lambda: port_range(word), (0, 0))]
-            return "ports"
-        hint = 'write "192.0.2.0/24", "8000-8100" or { file = "feed.netset" }'
-        self.say_value(path, f'"{item}" is neither an address nor a port', hint)
-        return None
-
-    def set_file(self, path: KeyPath, item: dict[str, Any], parts: _SetParts) -> str | None:
-        self.check_keys(path, item, ("file", "refresh"))
-        name, often = item.get("file"), item.get("refresh")
-        refresh_ns = None
-        if isinstance(often, str):
-            read = partial(duration_ns, often, "1s", "1d", "refresh")
-            refresh_ns = self.reading((*path, "refresh"), read, None)
-        elif often is not None:
-            self.say_type((*path, "refresh"), often, 'a time: "5m"')
-        if not isinstance(name, str):
-            if name is not None:
-                self.say_type((*path, "file"), name, 'a file: "feed.netset"')
-            elif often is not None:
-                hint = 'write { file = "feed.netset", refresh = "5m" }'
-                self.say(self.at.key((*path, "refresh")), "refresh goes with a file", hint)
-            elif not item:
-                self.say_value(path, "the table is empty", 'write { file = "feed.netset" }')
-            return None
-        file = self.base / name
-        feed = self.feeds.get(file)  # of one file every set has the same content
-        if feed is None:
-            try:
-                feed, wrong = read_feed(file)
-            except (OSError, ValueError) as error:
-                message, hint = unreadable(error)
-                self.say_value((*path, "file"), f"{file} {message}", hint)
-                return "addresses"
-            self.wrong += wrong
-            self.feeds[file] = feed
-        parts.feeds.append(replace(feed, refresh_ns=refresh_ns))
-        return "addresses"
 
     def ports(self) -> dict[str, PortSettings]:
         ports: dict[str, PortSettings] = {}
@@ -419,22 +333,6 @@ class _Reader(Tables):
             self.choice(("gateway", "on_exit"), ("keep", "detach"), "keep"),
             self.boolean(("gateway", "coexist"), False),
         )
-
-
-@dataclass(slots=True)
-class _SetParts:
-    """What the elements of one set give."""
-
-    prefixes: list[Prefix] = field(default_factory=list)
-    ranges: list[tuple[int, int]] = field(default_factory=list)
-    feeds: list[Feed] = field(default_factory=list)
-
-
-def _broken_set(name: str) -> NamedSet:
-    """Stands in for a set that is wrong: rules may use it as anything without another error."""
-    from xdpgw.prefixes import Prefixes
-
-    return NamedSet(name, None, Prefixes.of([(4, 0, 0)]), ((0, 65535),))
 
 
 _HANDLERS = (

@@ -56,7 +56,10 @@ def first_covers(
         columns = [own.get(name) if own is not None else None for own in regions]
         dimension = _Dimension(columns, can, widths[name])
         dimension.strike(candidates, alive)
-    return [_lowest(row) for row in candidates]
+    out: list[int | None] = [None] * len(regions)
+    for at in np.flatnonzero(candidates.any(axis=1)):
+        out[at] = _lowest(candidates[at])
+    return out
 
 
 def _order(name: str) -> tuple[bool, str]:
@@ -80,10 +83,10 @@ def _mask(rules: NDArray[np.intp], words: int) -> NDArray[np.uint64]:
     return out
 
 
-def _lowest(row: NDArray[np.uint64]) -> int | None:
+def _lowest(row: NDArray[np.uint64]) -> int:
     word = int(np.argmax(row != 0))
-    value = int(row[word]) if len(row) else 0
-    return word * 64 + (value & -value).bit_length() - 1 if value else None
+    value = int(row[word])
+    return word * 64 + (value & -value).bit_length() - 1
 
 
 class _Dimension:
@@ -222,7 +225,7 @@ class _Dimension:
         inner = self.large[large]
         out = self.anything.copy()
         for at, (outer, holders) in enumerate(self._large_holders()):
-            if (holders & wanted).any() and (at == large or self._apart(inner, outer)):
+            if (holders & wanted).any() and (at == large or self._inside(inner, outer)):
                 out |= holders
         # A small region holds it where none of its gaps meets it.
         gaps = [list(_gaps(region, self.width)) for region in self.small]
@@ -232,7 +235,7 @@ class _Dimension:
         small = np.flatnonzero(self.can & (self.of >= 0))
         return out | _mask(small[holding[self.of[small]]], self.words)
 
-    def _apart(self, inner: Ranges, outer: Ranges) -> bool:
+    def _inside(self, inner: Ranges, outer: Ranges) -> bool:
         """No address of the inner region is outside the outer one."""
         gaps = outer.inverted(self.width)
         some = gaps.some(LARGE)  # most pairs differ everywhere

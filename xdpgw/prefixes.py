@@ -5,7 +5,7 @@ The module imports numpy; who needs it only now and then imports it late.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     Rows: TypeAlias = tuple[NDArray[np.unsignedinteger], ...]
 
-__all__ = ["EMPTY", "SMALL", "Columns", "Prefixes", "gather"]
+__all__ = ["EMPTY", "SMALL", "Columns", "Prefixes"]
 
 SMALL = 64
 """Up to so many prefixes are cheaper as tuples than as five arrays."""
 
+_KINDS = (np.uint32, np.uint8, np.uint64, np.uint64, np.uint8)
 _LOW_HALF = (1 << 64) - 1
 
 
@@ -56,7 +57,7 @@ class Prefixes:
     bits are clear is the maker's care.
 
     Policies have thousands of sets of one or two prefixes: up to `SMALL` are kept as tuples, and
-    their arrays are made anew for whoever asks; `gather` makes those of many sets at once.
+    their arrays are made anew for whoever asks.
     """
 
     __slots__ = ("_columns", "_digest", "_few")
@@ -73,7 +74,7 @@ class Prefixes:
         given = list(prefixes)
         if len(given) <= SMALL:
             return cls(tuple(sorted(set(given))) if len(given) > 1 else tuple(given), None)
-        ((_, *v4), (_, *v6)) = _columns_of(given, range(len(given)))
+        v4, v6 = _columns_of(given)
         return cls.of_arrays(*v4, *v6)
 
     @classmethod
@@ -126,9 +127,7 @@ class Prefixes:
         """All arrays at once."""
         if self._columns is not None:
             return self._columns
-        few = self._few or ()
-        ((_, *v4), (_, *v6)) = _columns_of(few, range(len(few)))
-        return _frozen(v4, v6)
+        return _frozen(*_columns_of(self._few or ()))
 
     @property
     def v4_addr(self) -> NDArray[np.uint32]:
@@ -207,58 +206,25 @@ class Prefixes:
         return Ranges.of_prefixes(self.v6_hi, self.v6_lo, self.v6_bits)
 
 
-def gather(sets: Iterable[Prefixes]) -> tuple[Rows, Rows]:
-    """The prefixes of many sets in two tables, without an array for each small set.
-
-    Returns:
-        (owner, address, bits) of IPv4 and (owner, hi, lo, bits) of IPv6: the columns of `Columns`
-        behind one of int64, the place of the set that the prefix is from. Sorted by owner, and
-        inside by address and length.
-    """
-    tables: tuple[list[Rows], list[Rows]] = ([], [])
-    owners: list[int] = []
-    few: list[Prefix] = []
-
-    def flush() -> None:
-        for table, rows in zip(tables, _columns_of(few, owners), strict=True):
-            table.append(rows)
-        owners.clear()
-        few.clear()
-
-    for owner, prefixes in enumerate(sets):
-        if prefixes.few is not None:
-            few += prefixes.few
-            owners += repeat(owner, len(prefixes.few))
-            continue
-        flush()
-        for table, rows in zip(tables, prefixes.columns.families(), strict=True):
-            table.append((np.full(len(rows[0]), owner), *rows))
-    flush()
-    v4, v6 = (tuple(map(np.concatenate, zip(*table, strict=True))) for table in tables)
-    return v4, v6
-
-
-def _columns_of(prefixes: Sequence[Prefix], owners: Sequence[int]) -> tuple[Rows, Rows]:
+def _columns_of(prefixes: Iterable[Prefix]) -> tuple[Rows, Rows]:
     """The same rows in the same order, as columns, each family by itself."""
-    of4 = [at for at, prefix in enumerate(prefixes) if prefix[0] == 4]
-    of6 = [at for at, prefix in enumerate(prefixes) if prefix[0] != 4]
+    v4: list[tuple[int, int]] = []
+    v6: list[tuple[int, int, int]] = []
+    for family, address, bits in prefixes:
+        if family == 4:
+            v4.append((address, bits))
+        else:
+            v6.append((address >> 64, address & _LOW_HALF, bits))
+    addr, bits4 = zip(*v4, strict=True) if v4 else ((), ())
+    hi, lo, bits6 = zip(*v6, strict=True) if v6 else ((), (), ())
     return (
-        (
-            np.array([owners[at] for at in of4], np.int64),
-            np.array([prefixes[at][1] for at in of4], np.uint32),
-            np.array([prefixes[at][2] for at in of4], np.uint8),
-        ),
-        (
-            np.array([owners[at] for at in of6], np.int64),
-            np.array([prefixes[at][1] >> 64 for at in of6], np.uint64),
-            np.array([prefixes[at][1] & _LOW_HALF for at in of6], np.uint64),
-            np.array([prefixes[at][2] for at in of6], np.uint8),
-        ),
+        (np.array(addr, np.uint32), np.array(bits4, np.uint8)),
+        (np.array(hi, np.uint64), np.array(lo, np.uint64), np.array(bits6, np.uint8)),
     )
 
 
 def _frozen(v4: Iterable[NDArray[Any]], v6: Iterable[NDArray[Any]]) -> Columns:
-    columns = Columns(*map(np.ascontiguousarray, (*v4, *v6)))
+    columns = Columns(*map(np.ascontiguousarray, (*v4, *v6), _KINDS))
     for column in columns:
         column.flags.writeable = False
     return columns

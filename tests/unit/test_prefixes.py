@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdpgw.prefixes import EMPTY, SMALL, Prefixes, gather
+from xdpgw.prefixes import EMPTY, SMALL, Prefixes
 from xdpgw.ranges import Ranges
 from xdpgw.rule_types import Prefix
 
@@ -102,22 +102,6 @@ def test_large_set_that_shrinks_is_the_small_one() -> None:
     added, removed = large.difference(Prefixes.of([(4, 1, 32)]))
     assert (added, removed.few is None, len(removed)) == (EMPTY, False, SMALL)
     assert large.difference(removed)[1] == Prefixes.of([(4, 1, 32)])
-
-
-@given(st.lists(SETS, max_size=4))
-def test_gathered_sets_are_their_rows_with_their_owner(sets: list[list[Prefix]]) -> None:
-    large = Prefixes.of((4, n, 32) for n in range(SMALL + 1))
-    made = [large, *map(Prefixes.of, sets), large]
-    v4, v6 = gather(made)
-    rows = [(owner, *x) for owner, one in enumerate(made) for x in one]
-    assert list(zip(*(x.tolist() for x in v4), strict=True)) == [
-        (owner, address, bits) for owner, family, address, bits in rows if family == 4
-    ]
-    assert list(zip(*(x.tolist() for x in v6), strict=True)) == [
-        (owner, address >> 64, address & 2**64 - 1, bits)
-        for owner, family, address, bits in rows
-        if family == 6
-    ]
 
 
 def ranges(prefixes: list[Prefix], family: int) -> Ranges:
