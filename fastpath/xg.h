@@ -323,6 +323,10 @@ enum xg_text { XG_IPV4_TEXT_BYTES = 16, XG_IPV6_TEXT_BYTES = 40 };
 int xg_ipv4_text(const uint8_t addr[4], char out[XG_IPV4_TEXT_BYTES]);
 int xg_ipv6_text(const uint8_t addr[16], char out[XG_IPV6_TEXT_BYTES]);
 
+/* ---- Files of addresses: a header of its own ------------------------------------------------ */
+
+#include "xg_netset.h"
+
 /* ---- AF_XDP: a header of its own ------------------------------------------------------------ */
 
 #include "xg_xsk.h"

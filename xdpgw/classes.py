@@ -21,7 +21,7 @@ from xdpgw.lines import Breaks
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from xdpgw.prefixes import Ranges
+    from xdpgw.ranges import Ranges
 
 __all__ = ["Classes", "Tests", "Toggles"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xdpgw.errors import ConfigError, Diagnostic
-from xdpgw.rule_types import Rate, Rule
+from xdpgw.rule_types import Rate, ResolvedRule, Rule
 from xdpgw.sets import NamedSet
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "FastpathSettings",
     "GatewaySettings",
     "LogSettings",
+    "Meaning",
     "NamedSet",
     "PolicySettings",
     "PortSettings",
@@ -135,6 +136,19 @@ class GatewaySettings:
     coexist: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Meaning:
+    """What the rules of a policy mean, kept from when it was checked.
+
+    Args:
+        rules: as `rules.resolve` gives them.
+        told_from: the very rules, sets, ports and targets that say so.
+    """
+
+    rules: tuple[ResolvedRule, ...]
+    told_from: tuple[object, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """One policy file.
@@ -156,6 +170,16 @@ class Config:
     fastpath: FastpathSettings = FastpathSettings()
     warnings: tuple[Diagnostic, ...] = ()
     text: str = ""
+    _meaning: Meaning | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def meaning(self) -> tuple[ResolvedRule, ...] | None:
+        """What the rules mean, if that is known of just these rules, sets, ports and targets."""
+        parts = (self.rules, self.sets, self.ports, self.af_xdp)
+        known = self._meaning
+        if known is None or any(a is not b for a, b in zip(parts, known.told_from, strict=True)):
+            return None
+        return known.rules
 
 
 def read(path: Path | str) -> Config:

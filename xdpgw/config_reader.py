@@ -6,9 +6,11 @@ One method a table. A setting that is wrong gets its default, so that the rest c
 
 from __future__ import annotations
 
+import gc
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +20,7 @@ from xdpgw.config import (
     FastpathSettings,
     GatewaySettings,
     LogSettings,
+    Meaning,
     PolicySettings,
     PortSettings,
     SinkSettings,
@@ -26,20 +29,18 @@ from xdpgw.config import (
 from xdpgw.errors import ConfigError, Diagnostic
 from xdpgw.literals import (
     Wrong,
-    addresses,
     duration_ns,
     likely,
     number,
-    port_range,
     rate,
     size_bytes,
 )
 from xdpgw.predicates import Names, known_port, resolve_rules
-from xdpgw.rule_types import Prefix, Rule
-from xdpgw.sets import NamedSet, read_netset
+from xdpgw.rule_types import ResolvedRule, Rule
+from xdpgw.set_reader import SetTables
 from xdpgw.shadow import warnings as never_matching
 from xdpgw.toml_positions import Positions
-from xdpgw.toml_tables import KeyPath, Tables, is_int
+from xdpgw.toml_tables import KeyPath, is_int
 
 __all__ = ["MAX_PORTS", "parse"]
 
@@ -86,10 +87,23 @@ def parse(text: str, path: Path, base: Path) -> Config:
     except RecursionError as error:
         raise ConfigError([Diagnostic(str(path), 0, 0, "the policy nests too deeply")]) from error
     reader = _Reader(data, Positions(text), str(path), base)
-    config = reader.config(path, text)
+    with _no_collection():
+        config = reader.config(path, text)
     if reader.wrong:
         raise ConfigError(sorted(reader.wrong, key=_order(str(path))))
     return config
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Values by the ten thousand, and no garbage among them: looking for some takes a third."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _order(file: str) -> Callable[[Diagnostic], tuple[bool, str, int, int]]:
@@ -109,11 +123,7 @@ def _not_toml(text: str, file: str, message: str) -> Diagnostic:
     return Diagnostic(file, line, column, f"not TOML: {message[:1].lower()}{message[1:]}", hint)
 
 
-class _Reader(Tables):
-    def __init__(self, data: dict[str, Any], at: Positions, file: str, base: Path) -> None:
-        super().__init__(data, at, file)
-        self.base = base
-
+class _Reader(SetTables):
     def config(self, path: Path, text: str) -> Config:
         self.check_keys((), self.data, _TABLES)
         for name in _TABLES:
@@ -125,10 +135,13 @@ class _Reader(Tables):
         ports = self.ports()
         targets = self.targets(ports)
         names = Names(sets, self.data.get("ports", {}), self.data.get("af_xdp", {}))
-        rules, warnings = self.rules(names)
+        rules, resolved, warnings = self.rules(names)
         log, gateway = self.log(), self.gateway()
         fast = self.fastpath()
-        return Config(path, policy, rules, sets, ports, targets, log, gateway, fast, warnings, text)
+        meaning = Meaning(resolved, (rules, sets, ports, targets))
+        return Config(
+            path, policy, rules, sets, ports, targets, log, gateway, fast, warnings, text, meaning
+        )
 
     def policy(self) -> PolicySettings:
         self.table(("policy",), ("default", "malformed", "fragments", "guard", "rules"))
@@ -140,89 +153,20 @@ class _Reader(Tables):
             self.boolean(("policy", "guard"), True),
         )
 
-    def rules(self, names: Names) -> tuple[tuple[Rule, ...], tuple[Diagnostic, ...]]:
+    def rules(
+        self, names: Names
+    ) -> tuple[tuple[Rule, ...], tuple[ResolvedRule, ...], tuple[Diagnostic, ...]]:
         path = ("policy", "rules")
         text = self.string(path, "", 'rules, one a line: """..."""')
         if not text:
-            return (), ()
+            return (), (), ()
         from xdpgw.rule_parser import parse as parse_rules
 
         rules, wrong = parse_rules(text, file=self.file, place=self.at.inside(path))
         resolved, unresolved = resolve_rules(rules, names, self.file)
         self.wrong += (*wrong, *unresolved)
         warnings = () if self.wrong else tuple(never_matching(resolved, self.file))
-        return rules, warnings
-
-    def named_set(self, name: str) -> NamedSet:
-        path = ("sets", name)
-        value = self.data["sets"][name]
-        if not isinstance(value, list):
-            wanted = 'a list: ["192.0.2.0/24", { file = "feed.netset" }] or [80, "8000-8100"]'
-            self.say_type(path, value, wanted)
-            return _broken_set(name)
-        prefixes: list[Prefix] = []
-        ranges: list[tuple[int, int]] = []
-        files: list[Path] = []
-        kind: Any = None
-        before = len(self.wrong)
-        for index, item in enumerate(value):
-            at = (*path, index)
-            found = self.set_item(at, item, prefixes, ranges, files)
-            if kind and found and found != kind:
-                message = f'set "{name}" holds {kind}, and this is one of {found}'
-                self.say_value(at, message, "make two sets of it")
-            kind = kind or found
-        if len(self.wrong) > before:
-            return _broken_set(name)
-        return NamedSet(name, kind, frozenset(prefixes), tuple(ranges), tuple(files))
-
-    def set_item(
-        self,
-        path: KeyPath,
-        item: object,
-        prefixes: list[Prefix],
-        ranges: list[tuple[int, int]],
-        files: list[Path],
-    ) -> str | None:
-        """Add one element of a set; gives the kind of it."""
-        if isinstance(item, dict):
-            self.check_keys(path, item, ("file",))
-            if not isinstance(item.get("file", ""), str):
-                self.say_type((*path, "file"), item["file"], 'a file: "feed.netset"')
-            elif not item:
-                self.say_value(path, "the table is empty", 'write { file = "feed.netset" }')
-            if not isinstance(item.get("file"), str):
-                return None
-            files.append(self.base / item["file"])
-            prefixes += self.set_file((*path, "file"), files[-1])
-            return "addresses"
-        if is_int(item):
-            ranges += [self.reading(path, lambda: port_range(str(item)), (0, 0))]
-            return "ports"
-        if not isinstance(item, str):
-            self.say_type(path, item, 'an address, a port or { file = "feed.netset" }')
-            return None
-        word = "".join(item.split())
-        if "." in word or ":" in word:
-            prefixes += self.reading(path, lambda: addresses(word), [])
-            return "addresses"
-        if word[:1].isdigit():
-            ranges += [self.reading(path, lambda: port_range(word), (0, 0))]
-            return "ports"
-        hint = 'write "192.0.2.0/24", "8000-8100" or { file = "feed.netset" }'
-        self.say_value(path, f'"{item}" is neither an address nor a port', hint)
-        return None
-
-    def set_file(self, path: KeyPath, file: Path) -> list[Prefix]:
-        try:
-            prefixes, wrong = read_netset(file)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            hint = "create it, or correct the path"
-            self.say_value(path, f"{file} cannot be read: {reason}", hint)
-            return []
-        self.wrong += wrong
-        return prefixes
+        return rules, resolved, warnings
 
     def ports(self) -> dict[str, PortSettings]:
         ports: dict[str, PortSettings] = {}
@@ -389,11 +333,6 @@ class _Reader(Tables):
             self.choice(("gateway", "on_exit"), ("keep", "detach"), "keep"),
             self.boolean(("gateway", "coexist"), False),
         )
-
-
-def _broken_set(name: str) -> NamedSet:
-    """Stands in for a set that is wrong: rules may use it as anything without another error."""
-    return NamedSet(name, None, frozenset({(4, 0, 0)}), ((0, 65535),))
 
 
 _HANDLERS = (

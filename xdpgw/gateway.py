@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from xdpgw import __version__, loader, rules
 from xdpgw import _abi as abi
@@ -31,7 +32,10 @@ from xdpgw.facts import mtu_of, receive_queues, single_buffer_mtu
 from xdpgw.kernel import Link, Map, Program
 from xdpgw.pins import BOOKS, Attached, Instance, Manifest
 
-__all__ = ["Applied", "apply", "detach", "require_supported", "take_charge"]
+if TYPE_CHECKING:
+    from xdpgw.prefixes import Prefixes
+
+__all__ = ["Applied", "apply", "detach", "require_supported", "take_charge", "update_sets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,26 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
         for port in gone:
             instance.drop_link(port)
     return Applied(manifest, tuple(new), tuple(old), tuple(gone))
+
+
+def update_sets(
+    changed: Mapping[str, Prefixes],
+    config: Config,
+    instance: Instance,
+    *,
+    session: Session | None = None,
+) -> Applied:
+    """Put a policy in force that differs from the one in force in some sets only.
+
+    Args:
+        changed: these sets, as `config` has them.
+        config: the whole policy.
+
+    Raises:
+        UnsupportedError, KernelError: as `apply`; the policy in force is unchanged.
+    """
+    del changed  # all is made anew
+    return apply(config, instance, session=session)
 
 
 def _ifindexes(config: Config) -> dict[str, int]:

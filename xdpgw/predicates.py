@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
 
 from xdpgw.errors import Diagnostic
 from xdpgw.literals import Wrong, addresses, choice, likely, number, one_of, port_range, span
@@ -28,7 +29,6 @@ from xdpgw.rule_types import (
     Operand,
     Ports,
     Predicate,
-    Prefix,
     Proto,
     ResolvedRule,
     Rule,
@@ -39,6 +39,9 @@ from xdpgw.rule_types import (
 )
 from xdpgw.sets import NamedSet
 from xdpgw.words import FLAGS, PROTOCOLS
+
+if TYPE_CHECKING:
+    from xdpgw.prefixes import Prefixes
 
 __all__ = ["ICMP_TYPES", "Names", "known_port", "resolve_rules"]
 
@@ -304,24 +307,26 @@ _KIND_HINTS = {
 }
 
 
-def _addresses(operand: Operand, names: Names, wrongs: _Wrongs) -> frozenset[Prefix]:
-    parts: list[frozenset[Prefix]] = []
-    single: list[Prefix] = []
+def _addresses(operand: Operand, names: Names, wrongs: _Wrongs) -> Prefixes:
+    from xdpgw.prefixes import EMPTY, Prefixes
+
+    parts: list[Prefixes] = []
     for word in operand.items:
         if word.text.startswith("@"):
             found = wrongs.reading(word, lambda x: _set(x, names, "addresses", operand.negate))
-            parts.append(found.prefixes if found else frozenset())
+            parts.append(found.prefixes if found else EMPTY)
         else:
-            single += wrongs.reading(word, _address) or ()
-    if len(parts) == 1 and not single:
-        return parts[0]  # shared with the set: it may be large
-    return frozenset(single).union(*parts)
+            parts.append(wrongs.reading(word, _address) or EMPTY)
+    return Prefixes.union(parts)
 
 
-def _address(word: str) -> list[Prefix]:
+@lru_cache(1 << 16)  # a policy is resolved where it is checked, and again where it is used
+def _address(word: str) -> Prefixes:
+    from xdpgw.prefixes import Prefixes
+
     if word.isascii() and word.isdigit():
         raise Wrong(f'"{word}" is not an address', f"for a port write port {word}")
-    return addresses(word)
+    return Prefixes.of(addresses(word))
 
 
 def _ports(operand: Operand, names: Names, wrongs: _Wrongs) -> tuple[tuple[int, int], ...]:

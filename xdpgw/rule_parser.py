@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from xdpgw.errors import Diagnostic
-from xdpgw.literals import NAME, NAME_RULE, Wrong, choice, likely, number, one_of, rate
+from xdpgw.literals import NAME, NAME_RULE, likely, one_of
+from xdpgw.rule_builder import Builder, Fault, Node
 from xdpgw.rule_types import (
     MAX_RULES,
-    Action,
-    ActionKind,
-    Endpoint,
-    Icmp,
-    Limit,
-    LogOption,
-    Operand,
     Rule,
-    Simple,
-    Verdict,
     Word,
 )
 from xdpgw.toml_positions import Place, places
 
 if TYPE_CHECKING:
-    from lark import Lark, Token
+    from lark import Lark
 
 __all__ = ["ACTIONS", "parse"]
 
@@ -86,9 +78,6 @@ class _Bad(Exception):
     def __init__(self, word: Word, message: str, hint: str | None) -> None:
         super().__init__(message)
         self.word, self.message, self.hint = word, message, hint
-
-
-_Fault: TypeAlias = tuple[Word, Wrong]
 
 
 def parse(
@@ -150,30 +139,54 @@ def _lines(text: str, place: Callable[[int], Place]) -> Iterator[list[Word]]:
             yield words
 
 
-def _parse_line(words: list[Word]) -> tuple[Rule, list[_Fault]]:
-    from lark import Token
-
+def _parse_line(words: list[Word]) -> tuple[Rule, list[Fault]]:
     _check_name(words[0])
     if len(words) == 1:
         message = f'rule "{words[0].text}" has nothing after its name'
         raise _Bad(words[0], message, f"write an action: {one_of(ACTIONS)}")
-    parser, builder = _parser()
-    builder.faults = []
     keywords = _keywords()
-    run: Any = parser.parse_interactive()
-    for at, word in enumerate(words):
+    tree = _tree(tuple([keywords.get(word.text, "WORD") for word in words]))
+    if isinstance(tree, _Stop):
+        raise _misplaced(words, *tree) if tree.at < len(words) else _unfinished(words)
+    builder = Builder(words, keywords)
+    return cast(Rule, builder.build(tree)), builder.faults
+
+
+class _Stop(NamedTuple):
+    """Where a line stops being one, its length if it only ends too early, and what could follow."""
+
+    at: int
+    accepted: frozenset[str]
+
+
+@lru_cache(4096)
+def _tree(kinds: tuple[str, ...]) -> Node | _Stop:
+    """The tree of a line, with the places of its words as leaves.
+
+    The grammar sees kinds of words, and policies have few shapes of lines: lark parses each once.
+    """
+    from lark import Token
+
+    run: Any = _parser().parse_interactive()
+    marks = _MARKS.values()
+    for at, kind in enumerate(kinds):
         accepted = run.choices()
-        kind = keywords.get(word.text, "WORD")
         if kind not in accepted:
+            if "WORD" not in accepted or kind in marks:
+                return _Stop(at, frozenset(accepted))
             kind = "WORD"
-            if kind not in accepted or word.text in _MARKS:
-                raise _misplaced(words, at, accepted)
-        token = Token(kind, word.text)
-        token.value = word  # the builder wants the place, too
+        token = Token(kind, "")
+        token.value = at
         run.feed_token(token)
     if "$END" not in run.choices():
-        raise _unfinished(words)
-    return cast(Rule, run.feed_eof()), builder.faults
+        return _Stop(len(kinds), frozenset())
+    return _node(run.feed_eof())
+
+
+def _node(tree: Any) -> Node:
+    return str(tree.data), tuple(
+        _node(x) if hasattr(x, "data") else (str(x.type), x.value) for x in tree.children
+    )
 
 
 def _check_name(word: Word) -> None:
@@ -236,151 +249,14 @@ def _unfinished(words: list[Word]) -> _Bad:
 
 
 @cache
-def _parser() -> tuple[Lark, Any]:
+def _parser() -> Lark:
     from lark import Lark
 
-    builder = _builder()
     grammar = resources.files("xdpgw").joinpath("grammar.lark").read_text("utf-8")
-    return Lark(grammar, parser="lalr", lexer="basic", transformer=builder), builder
+    return Lark(grammar, parser="lalr", lexer="basic")
 
 
 @cache
 def _keywords() -> dict[str, str]:
     """Each keyword and mark, and the name of its terminal."""
-    parser, _ = _parser()
-    names = {str(x.pattern.value): x.name for x in parser.terminals if x.pattern is not None}
-    return names
-
-
-def _builder() -> Any:
-    from lark import Transformer
-
-    class Builder(Transformer["Token", Rule]):
-        """Makes the values of one line; a value that is wrong becomes a fault."""
-
-        faults: list[_Fault]
-
-        def start(self, parts: list[Any]) -> Rule:
-            name, action, *rest = parts
-            matches = tuple(x for x in rest if not isinstance(x, tuple))
-            options: dict[str, Any] = {}
-            for keyword, value in (x for x in rest if isinstance(x, tuple)):
-                if keyword.text in options:
-                    self.fault(keyword, Wrong(f'"{keyword.text}" stands twice', "write it once"))
-                options[keyword.text] = value
-            word: Word = name.value
-            return Rule(
-                word.text, action, matches, options.get("log"), options.get("sample"),
-                word.line, word.column,
-            )  # fmt: skip
-
-        def action(self, parts: list[Any]) -> Action:
-            keyword, *rest = parts
-            word: Word = keyword.value
-            kind = cast(ActionKind, word.text)
-            if kind == "limit":
-                limit = self.limit(rest[0].value, dict(rest[1:]))
-                return Action(kind, limit=limit, line=word.line, column=word.column)
-            if not rest:
-                return Action(kind, line=word.line, column=word.column)
-            target, *otherwise = (x.value for x in rest)
-            verdict = None
-            if otherwise:
-                verdict = self.value(
-                    otherwise[1], lambda x: choice(x, ("pass", "drop"), "verdict"), "drop"
-                )
-            return Action(
-                kind, target.text, cast(Verdict, verdict), line=target.line, column=target.column
-            )
-
-        def limit(self, amount: Word, more: dict[str, list[Word]]) -> Limit | None:
-            speed = self.value(amount, rate, None)
-            burst = None
-            for word in more.get("burst", ()):
-                burst = self.value(word, lambda x: number(x, 1, 10**9, "burst"), 1)
-            per, bits = self.bucket(more.get("per", [Word("rule")]))
-            return None if speed is None else Limit(speed, burst, per, *bits)
-
-        def bucket(self, words: list[Word]) -> tuple[Any, tuple[int, int]]:
-            what, *rest = words
-            per, slash, first = what.text.partition("/")
-            if per not in ("source", "rule") or (slash and per == "rule"):
-                hint = likely(per, ("source", "rule")) or "write source, source/P4,P6 or rule"
-                self.fault(what, Wrong(f'"{what.text}" does not stand after "per"', hint))
-            elif bool(slash) != bool(rest):
-                hint = "write both lengths: source/32,64"
-                self.fault(what, Wrong(f'"{what.text}" names one prefix length', hint))
-            elif slash:
-                bits4 = self.value(what, lambda _: number(first, 0, 32, "prefix length"), 0)
-                bits6 = self.value(rest[0], lambda x: number(x, 0, 128, "prefix length"), 0)
-                return per, (bits4, bits6)
-            return per, (32, 64)
-
-        def burst(self, parts: list[Token]) -> tuple[str, list[Word]]:
-            return "burst", [cast(Word, parts[1].value)]
-
-        def per(self, parts: list[Token]) -> tuple[str, list[Word]]:
-            return "per", [cast(Word, x.value) for x in parts[1:] if x.type == "WORD"]
-
-        def simple(self, parts: list[Token]) -> Simple:
-            words = [cast(Word, x.value) for x in parts]
-            first, *rest = words
-            keyword = first.text
-            if keyword == "ether":
-                keyword = f"ether {rest.pop(0).text}"
-            value = None
-            if rest:
-                text = "".join(x.text for x in rest)
-                value = Word(text, rest[0].line, rest[0].column)
-            return Simple(keyword, value, first.line, first.column)
-
-        def endpoint(self, parts: list[Any]) -> Endpoint:
-            keyword, *rest = parts
-            addresses = rest[0] if isinstance(rest[0], Operand) else None
-            ports = rest[-1][1] if isinstance(rest[-1], tuple) else None
-            return Endpoint(keyword.value.text, addresses, ports)
-
-        def ports(self, parts: list[Any]) -> tuple[str, Operand]:
-            return "port", parts[1]
-
-        def operand(self, parts: list[Token]) -> Operand:
-            kinds = [x.type for x in parts]
-            items = tuple(cast(Word, x.value) for x in parts if x.type == "WORD")
-            return Operand(items, "NOT" in kinds, "LBRACE" in kinds)
-
-        def icmp(self, parts: list[Token]) -> Icmp:
-            words = [cast(Word, x.value) for x in parts if x.type == "WORD"]
-            return Icmp(*words)
-
-        def option(self, parts: list[Token]) -> tuple[Word, Any]:
-            keyword, *rest = (cast(Word, x.value) for x in parts)
-            if keyword.text == "sample":
-                return keyword, self.value(rest[0], _one_in, 1)
-            if not rest:
-                return keyword, LogOption()
-            return keyword, LogOption(self.value(rest[0], _log_rate, None))
-
-        def value(self, word: Word, read: Callable[[str], Any], instead: Any) -> Any:
-            try:
-                return read(word.text)
-            except Wrong as wrong:
-                self.fault(word, wrong)
-                return instead
-
-        def fault(self, word: Word, wrong: Wrong) -> None:
-            self.faults.append((word, wrong))
-
-    return Builder()
-
-
-def _one_in(word: str) -> int:
-    head, _, count = word.partition("/")
-    if head != "1" or not count:
-        raise Wrong(f'"{word}" is not a share', "write sample 1/N")
-    return number(count, 1, 2**32 - 1, "sample")
-
-
-def _log_rate(word: str) -> Any:
-    if word in _keywords():
-        raise Wrong(f'"{word}" stands after an option', "write matches before log and sample")
-    return rate(word, counts=True)
+    return {str(x.pattern.value): x.name for x in _parser().terminals if x.pattern is not None}

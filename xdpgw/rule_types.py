@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from xdpgw._abi import MAX_RULES
+
+if TYPE_CHECKING:
+    from xdpgw.prefixes import Prefixes
 
 __all__ = [
     "MAX_RULES",
@@ -41,9 +46,6 @@ __all__ = [
     "Vlan",
     "Word",
 ]
-
-MAX_RULES = 10_000
-"""Rules in one policy: XG_MAX_RULES of bpf/abi.h."""
 
 Verdict: TypeAlias = Literal["pass", "drop"]
 Side: TypeAlias = Literal["src", "dst"]
@@ -249,7 +251,7 @@ class Addresses:
 
     side: Side
     negate: bool
-    prefixes: frozenset[Prefix]
+    prefixes: Prefixes
 
 
 @dataclass(frozen=True, slots=True)

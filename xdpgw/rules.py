@@ -121,10 +121,12 @@ def resolve(config: Config) -> RuleSet:
     Raises:
         ConfigError: a rule names something that the policy does not have.
     """
-    names = Names(config.sets, config.ports, config.af_xdp)
-    resolved, wrong = resolve_rules(config.rules, names, str(config.path))
-    if wrong:
-        raise ConfigError(wrong)
+    resolved = config.meaning
+    if resolved is None:
+        names = Names(config.sets, config.ports, config.af_xdp)
+        resolved, wrong = resolve_rules(config.rules, names, str(config.path))
+        if wrong:
+            raise ConfigError(wrong)
     return RuleSet(config, resolved, tuple(_not_yet(config)))
 
 

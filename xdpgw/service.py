@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from xdpgw._abi import Reason, Verdict
 from xdpgw.config import Config
 from xdpgw.errors import XdpgwError
 from xdpgw.events import EventReader, Names, Pump
+from xdpgw.feeds import Feeds, Renewed
 from xdpgw.pins import Instance, Manifest, notes
 from xdpgw.render import applied_text
 from xdpgw.session import find_session
@@ -25,7 +27,7 @@ from xdpgw.targets import Prepared, Targets, prepare
 __all__ = ["rules_of_file", "rules_of_filter", "serve", "status_of"]
 
 WAIT_MS = 200
-"""How long the log may sleep before the process looks whether it was told to stop or to reload."""
+"""How long the log may sleep before the process looks at its signals and at files that are due."""
 
 Note = Callable[[str], None]
 
@@ -78,6 +80,7 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
         gateway.take_charge(policy, instance, session=session) as applied,
         Targets(instance, note) as targets,
     ):
+        feeds = Feeds(note)
         try:
             targets.serve(policy, applied.manifest, prepared)
         except BaseException:
@@ -86,7 +89,8 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
             raise
         note(applied_text(applied))
         while not signals.stop:
-            changed = _pump(policy, instance, signals, note, targets)
+            feeds.follow(policy)
+            changed = _pump(policy, instance, signals, note, targets, feeds)
             if not changed:
                 return
             policy = changed
@@ -107,7 +111,12 @@ def _serve_targets(
 
 
 def _pump(
-    policy: Config, instance: Instance, signals: Signals, note: Note, targets: Targets
+    policy: Config,
+    instance: Instance,
+    signals: Signals,
+    note: Note,
+    targets: Targets,
+    feeds: Feeds,
 ) -> Config | None:
     """Move events to the policy's sinks. Returns the next policy, None when it is time to stop."""
     generation, manifest = instance.generation, instance.manifest()
@@ -151,6 +160,11 @@ def _pump(
                 renewed = _reload(policy, instance, note, targets)
                 if renewed is not None:
                     return renewed
+            fresh = feeds.poll()
+            if fresh is not None:
+                renewed = _refresh(fresh, instance, note, targets)
+                if renewed is not None:
+                    return renewed
 
 
 def _drain(pump: Pump, reader: EventReader, names: Names) -> None:
@@ -179,10 +193,27 @@ def _tell_log(log: stats.LogStats, note: Note) -> None:
 
 
 def _reload(policy: Config, instance: Instance, note: Note, targets: Targets) -> Config | None:
+    return _put(lambda: configs.read(policy.path), gateway.apply, instance, note, targets)
+
+
+def _refresh(fresh: Renewed, instance: Instance, note: Note, targets: Targets) -> Config | None:
+    note(fresh.text)
+    update = partial(gateway.update_sets, fresh.sets)
+    return _put(lambda: fresh.policy, update, instance, note, targets)
+
+
+def _put(
+    read: Callable[[], Config],
+    apply: Callable[..., gateway.Applied],
+    instance: Instance,
+    note: Note,
+    targets: Targets,
+) -> Config | None:
+    """Put another policy in force; None where it cannot be, which is told."""
     try:
-        renewed = configs.read(policy.path)
+        renewed = read()
         prepared = prepare(renewed)  # before anything in force changes
-        applied = gateway.apply(renewed, instance, session=find_session())
+        applied = apply(renewed, instance, session=find_session())
     except XdpgwError as error:
         note(f"{error}\nthe policy in force stays in force")
         return None

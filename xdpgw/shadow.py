@@ -10,11 +10,13 @@ An earlier rule counts if it decides. `limit` does not.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from functools import cache, lru_cache
 
+from xdpgw.covers import LARGE, Region, Regions, first_covers
 from xdpgw.errors import Diagnostic
+from xdpgw.prefixes import Prefixes
+from xdpgw.ranges import Ranges
 from xdpgw.rule_types import (
     Addresses,
     Dscp,
@@ -29,7 +31,6 @@ from xdpgw.rule_types import (
     On,
     Ports,
     Predicate,
-    Prefix,
     Proto,
     ResolvedRule,
     Ttl,
@@ -38,12 +39,6 @@ from xdpgw.rule_types import (
 
 __all__ = ["warnings"]
 
-Region: TypeAlias = tuple[tuple[int, int], ...]
-"""Sorted intervals that do not touch, first and last included."""
-
-Regions: TypeAlias = dict[str, Region]
-"""Dimension -> region; what is not in it may be anything, also missing in the packet."""
-
 # The dimension "proto": 256 values for each kind of packet.
 _KINDS = {"arp": (256, 511), "ip": (512, 767), "ip6": (768, 1023)}
 _IP: Region = ((512, 1023),)
@@ -51,10 +46,14 @@ _FRAGS: dict[str, Region] = {
     "no": ((0, 0),), "first": ((1, 1),), "later": ((2, 2),), "any": ((1, 2),)
 }  # fmt: skip
 _NOT_LATER: Region = ((0, 1),)
-_WIDTHS = {4: 32, 6: 128}
+_WIDTHS = {
+    "on": 16, "vlan": 13, "ether type": 16, "src mac": 48, "dst mac": 48, "proto": 10,
+    "src4": 32, "src6": 128, "dst4": 32, "dst6": 128, "src port": 16, "dst port": 16,
+    "flags": 8, "icmp": 14, "code": 8, "len": 16, "ttl": 8, "dscp": 6, "frag": 2, "established": 1,
+}  # fmt: skip
+"""Bits of a value of each dimension."""
+
 _DECIDES_NOT = "limit"
-_LARGE = 64  # intervals: from here on a region is a feed, of which a policy has a few
-_BEYOND = 1 << 129  # behind every value
 
 
 def warnings(rules: Sequence[ResolvedRule], file: str) -> Iterator[Diagnostic]:
@@ -65,7 +64,8 @@ def warnings(rules: Sequence[ResolvedRule], file: str) -> Iterator[Diagnostic]:
     """
     found = _Regions()
     regions = [found.of(rule) for rule in rules]
-    covers = _covers(rules, regions)
+    decides = [rule.action.kind != _DECIDES_NOT for rule in rules]
+    covers = first_covers(regions, decides, _WIDTHS)
     for rule, own, earlier in zip(rules, regions, covers, strict=True):
         if own is None:
             message = f"rule {rule.name} can never match: its parts contradict each other"
@@ -88,114 +88,16 @@ def _has_empty_set(rule: ResolvedRule) -> bool:
     )
 
 
-def _covers(rules: Sequence[ResolvedRule], regions: Sequence[Regions | None]) -> list[int | None]:
-    """For each rule the index of the first earlier rule that covers it. A mask has a bit a rule."""
-    decides = sum(
-        1 << at
-        for at, (rule, own) in enumerate(zip(rules, regions, strict=True))
-        if own is not None and rule.action.kind != _DECIDES_NOT
-    )
-    candidates = [0 if own is None else decides & ((1 << at) - 1) for at, own in enumerate(regions)]
-    for dimension in sorted({name for own in regions if own is not None for name in own}):
-        found = _Values()
-        for at, own in enumerate(regions):
-            if own is not None:
-                found.add(at, own.get(dimension))
-        covering = found.covering()
-        for at, own in enumerate(regions):
-            if candidates[at] and own is not None:
-                candidates[at] &= covering[_key(own.get(dimension))]
-    return [(mask & -mask).bit_length() - 1 if mask else None for mask in candidates]
-
-
-def _key(region: Region | None) -> Region | int | None:
-    """What stands for a region in a dict: a large one stands for itself only, and is not hashed."""
-    return region if region is None or len(region) <= _LARGE else id(region)
-
-
-class _Values:
-    """The regions of all rules in one dimension."""
-
-    def __init__(self) -> None:
-        self.regions: list[Region] = []  # in the order of the first rule that has it
-        self.holders: dict[Region | int | None, int] = {
-            None: 0
-        }  # -> mask of the rules that have it
-
-    def add(self, rule: int, region: Region | None) -> None:
-        key = _key(region)
-        if key not in self.holders and region is not None:
-            self.regions.append(region)
-        self.holders[key] = self.holders.get(key, 0) | 1 << rule
-
-    def covering(self) -> dict[Region | int | None, int]:
-        """For each region the rules whose region holds it; among them may be later rules."""
-        out = dict(self.holders)
-        firsts = []
-        for region in self.regions:
-            mask = self.holders[_key(region)]
-            firsts.append((mask & -mask).bit_length() - 1)
-        for index, candidates in self._at_first_point():
-            inner = self.regions[index]
-            key = _key(inner)
-            out[key] |= self.holders[None]
-            last = self.holders[key].bit_length() - 1
-            for i in _bits(candidates & (1 << bisect_left(firsts, last)) - 1):
-                outer = self.regions[i]
-                if i != index and _holds(outer, inner):
-                    out[key] |= self.holders[_key(outer)]
-        return out
-
-    def _at_first_point(self) -> Iterator[tuple[int, int]]:
-        """Each region, and a mask of those that may hold it: a sweep finds who has its first point.
-
-        Of a large region the sweep knows the ends only.
-        """
-        toggles: dict[int, int] = {}
-        for index, region in enumerate(self.regions):
-            large = len(region) > _LARGE
-            for lo, hi in ((region[0][0], region[-1][1]),) if large else region:
-                toggles[lo] = toggles.get(lo, 0) ^ 1 << index
-                toggles[hi + 1] = toggles.get(hi + 1, 0) ^ 1 << index
-        borders = sorted(toggles)
-        active = passed = 0
-        for first, index in sorted((x[0][0] if x else -1, i) for i, x in enumerate(self.regions)):
-            while passed < len(borders) and borders[passed] <= first:
-                active ^= toggles[borders[passed]]
-                passed += 1
-            empty = not self.regions[index]
-            yield index, (1 << len(self.regions)) - 1 if empty else active
-
-
-def _bits(mask: int) -> Iterator[int]:
-    while mask:
-        low = mask & -mask
-        yield low.bit_length() - 1
-        mask ^= low
-
-
-def _holds(outer: Region, inner: Region) -> bool:
-    if not inner:
-        return True
-    if not outer or outer[-1][1] < inner[-1][1]:
-        return False
-    for interval in inner:
-        at = bisect_right(outer, (interval[0], _BEYOND)) - 1
-        if at < 0 or outer[at][1] < interval[1]:
-            return False
-    return True
-
-
 class _Regions:
     """Makes the regions of rules; remembers those of address sets, which may be large."""
 
     def __init__(self) -> None:
         self._ports: dict[str, int] = {}
-        self._addresses: dict[tuple[frozenset[Prefix], bool], dict[int, Region]] = {}
+        self._addresses: dict[tuple[Prefixes, bool], dict[int, Region]] = {}
 
     def of(self, rule: ResolvedRule) -> Regions | None:
         """The regions of a rule; None if it can never match."""
-        out: Regions = {}
+        out: dict[str, Region] = {}
         for predicate in rule.predicates:
             for dimension, region in self._parts(predicate):
                 known = out.get(dimension)
@@ -204,7 +106,7 @@ class _Regions:
         addresses = ("src4", "src6", "dst4", "dst6")
         return None if any(not x for d, x in out.items() if d not in addresses) else out
 
-    def _tighten(self, out: Regions) -> None:
+    def _tighten(self, out: dict[str, Region]) -> None:
         """Draw what one dimension says about another."""
         icmp = out.get("icmp")
         if icmp is not None:
@@ -212,7 +114,7 @@ class _Regions:
             out["icmp"] = _both(icmp, _merged((p << 8, p << 8 | 255) for p in left))
         for kind, family in (("ip", 4), ("ip6", 6)):
             sides = (f"src{family}", f"dst{family}")
-            if any(out.get(side) == () for side in sides):
+            if any(side in out and not out[side] for side in sides):
                 out["proto"] = _both(out["proto"], _inverted((_KINDS[kind],), 1023))
             if "proto" in out and not _both(out["proto"], (_KINDS[kind],)):
                 out.update(dict.fromkeys(sides, ()))  # no packet of this family is left
@@ -267,21 +169,35 @@ class _Regions:
             case Established():
                 yield "established", ((1, 1),)
 
-    def _families(self, prefixes: frozenset[Prefix], negate: bool) -> dict[int, Region]:
+    def _families(self, prefixes: Prefixes, negate: bool) -> dict[int, Region]:
         known = self._addresses.get((prefixes, negate))
-        if known is None and negate:
-            inside = self._families(prefixes, False)
-            known = {f: _inverted(x, (1 << _WIDTHS[f]) - 1) for f, x in inside.items()}
-            self._addresses[prefixes, True] = known
-        elif known is None:
-            split: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
-            for family, first, bits in prefixes:
-                split[family].append((first, first | (1 << _WIDTHS[family] - bits) - 1))
-            known = {family: _merged(ranges) for family, ranges in split.items()}
-            self._addresses[prefixes, False] = known
+        if known is None:
+            if prefixes.few is not None and len(prefixes.few) == 1 and not negate:
+                ((family, first, bits),) = prefixes.few
+                last = first | (1 << (32 if family == 4 else 128) - bits) - 1
+                known = {4: (), 6: (), family: ((first, last),)}
+            else:
+                known = {family: _addresses(prefixes, family, negate) for family in (4, 6)}
+            self._addresses[prefixes, negate] = known
         return known
 
 
+def _addresses(prefixes: Prefixes, family: int, negate: bool) -> Region:
+    width = 32 if family == 4 else 128
+    if prefixes.few is None:
+        ranges = prefixes.merged_ranges(family)
+        return _small(ranges.inverted(width) if negate else ranges)
+    merged = _merged(
+        (first, first | (1 << width - bits) - 1) for f, first, bits in prefixes.few if f == family
+    )
+    return _inverted(merged, (1 << width) - 1) if negate else merged
+
+
+def _small(region: Ranges) -> Region:
+    return region if len(region) > LARGE else tuple(region)
+
+
+@cache
 def _protocols(*numbers: int) -> Region:
     return _merged((first + x,) * 2 for x in numbers for first in (512, 768))
 
@@ -294,10 +210,12 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> Region:
                 out[-1] = (out[-1][0], hi)
         else:
             out.append((lo, hi))
-    return tuple(out)
+    return tuple(out) if len(out) <= LARGE else Ranges.of(out)
 
 
 def _inverted(region: Region, last: int) -> Region:
+    if isinstance(region, Ranges):
+        return _small(region.inverted(last.bit_length()))
     out, at = [], 0
     for lo, hi in region:
         if at < lo:
@@ -307,6 +225,20 @@ def _inverted(region: Region, last: int) -> Region:
 
 
 def _both(one: Region, two: Region) -> Region:
+    if isinstance(one, tuple) and isinstance(two, tuple):
+        return _both_small(one, two)
+    return _small(_large(one) & _large(two))
+
+
+def _large(region: Region) -> Ranges:
+    return Ranges.of(region) if isinstance(region, tuple) else region
+
+
+_Small = tuple[tuple[int, int], ...]
+
+
+@lru_cache(4096)  # protocols: the same few again and again
+def _both_small(one: _Small, two: _Small) -> Region:
     out, i, j = [], 0, 0
     while i < len(one) and j < len(two):
         lo, hi = max(one[i][0], two[j][0]), min(one[i][1], two[j][1])
@@ -316,4 +248,4 @@ def _both(one: Region, two: Region) -> Region:
             i += 1
         else:
             j += 1
-    return tuple(out)
+    return tuple(out) if len(out) <= LARGE else Ranges.of(out)

@@ -22,7 +22,7 @@ from xdpgw.accepts import PAINTED, Interval, both, inverted, merged
 from xdpgw.classes import Classes, Matrix, Tests, Toggles
 from xdpgw.lines import STRIDES, Breaks, Lines
 from xdpgw.placement import Placement, place
-from xdpgw.prefixes import Prefixes
+from xdpgw.prefixes import SMALL, Prefixes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Tables", "tables_of"]
 
 ALL = np.uint64(2**64 - 1)
-SMALL_SET = 16
-"""Sets up to this size are read one by one; numpy is slower for them."""
-
 _DIRECT = 4096  # tables up to this size have one value per number
 _WIDTHS = {4: 32, 6: 128}
 
@@ -170,7 +167,7 @@ class _Builder:
         for p in predicates:
             match p:
                 case r.Addresses():
-                    addresses.setdefault(p.side, []).append((_as_prefixes(p.prefixes), p.negate))
+                    addresses.setdefault(p.side, []).append((p.prefixes, p.negate))
                 case r.Mac():
                     macs.setdefault(p.side, set()).add(p.mac)
                 case r.On():
@@ -281,7 +278,7 @@ class _Builder:
             ((prefixes, negate),) = sets
             if negate:
                 negated.append(test)
-            if len(prefixes) > SMALL_SET:
+            if len(prefixes) > SMALL:
                 for family, table in toggles.items():
                     table.add_ranges(test, prefixes.merged_ranges(family))
             else:
@@ -300,10 +297,6 @@ class _Builder:
         )
         tables = list(zip(dims, found.tables, strict=True))
         return _Axis(dims[0], found.rows, found.none, tables, live=live)
-
-
-def _as_prefixes(prefixes: Any) -> Prefixes:
-    return prefixes if isinstance(prefixes, Prefixes) else Prefixes.of(prefixes)
 
 
 def _small(prefixes: Prefixes) -> Iterator[tuple[int, int, int]]:

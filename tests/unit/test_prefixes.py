@@ -1,11 +1,14 @@
 """Sets of prefixes against plain Python sets."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdpgw.prefixes import EMPTY, Prefixes
+from xdpgw.prefixes import EMPTY, SMALL, Prefixes
+from xdpgw.ranges import Ranges
 from xdpgw.rule_types import Prefix
 
 WIDTHS = {4: 32, 6: 128}
@@ -73,7 +76,7 @@ def test_ranges_hold_the_same_addresses_and_do_not_touch(some: list[Prefix]) -> 
 
 
 def test_set_cannot_be_changed() -> None:
-    made = Prefixes.of([(4, 1, 32), (6, 1, 128)])
+    made = Prefixes.of([(4, 1, 32), *((6, n, 128) for n in range(SMALL))])
     for column in (made.v4_addr, made.v4_bits, made.v6_hi, made.v6_lo, made.v6_bits):
         with pytest.raises(ValueError, match="read-only"):
             column[0] = 0
@@ -88,7 +91,37 @@ def test_union_of_one_set_is_that_set() -> None:
 
 
 def test_arrays_in_order_are_kept_as_they_are() -> None:
-    addr = np.arange(5, dtype=np.uint32)
+    addr = np.arange(SMALL + 1, dtype=np.uint32)
     none = np.zeros(0, np.uint64)
-    made = Prefixes.of_arrays(addr, np.full(5, 32, np.uint8), none, none, none.astype(np.uint8))
+    made = Prefixes.of_arrays(addr, np.full_like(addr, 32, np.uint8), none, none, none)
     assert made.v4_addr is addr
+
+
+def test_large_set_that_shrinks_is_the_small_one() -> None:
+    large = Prefixes.of((4, n, 32) for n in range(SMALL + 1))
+    added, removed = large.difference(Prefixes.of([(4, 1, 32)]))
+    assert (added, removed.few is None, len(removed)) == (EMPTY, False, SMALL)
+    assert large.difference(removed)[1] == Prefixes.of([(4, 1, 32)])
+
+
+def ranges(prefixes: list[Prefix], family: int) -> Ranges:
+    return Prefixes.of(prefixes).merged_ranges(family)
+
+
+@given(SETS, SETS)
+def test_ranges_hold_and_meet_as_sets_of_addresses_do(one: list[Prefix], two: list[Prefix]) -> None:
+    for family, width in WIDTHS.items():
+        a, b = ranges(one, family), ranges(two, family)
+        assert list(a & b) == [
+            (max(x[0], y[0]), min(x[1], y[1]))
+            for x in a
+            for y in b
+            if max(x[0], y[0]) <= min(x[1], y[1])
+        ]
+        assert a.holds(b).tolist() == [any(x[0] <= y[0] and y[1] <= x[1] for x in a) for y in b]
+        out = a.inverted(width)
+        assert (list(a & out), list(out.inverted(width))) == ([], list(a))
+        both = sorted([*a, *out])
+        assert (both[0][0], both[-1][1]) == (0, (1 << width) - 1)
+        assert all(x[1] + 1 == y[0] for x, y in pairwise(both))
+        assert list(Ranges.of(a)) == list(a)

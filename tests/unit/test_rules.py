@@ -12,6 +12,7 @@ from tests.unit.error_rows import Row, rows
 from xdpgw import config
 from xdpgw.errors import ConfigError
 from xdpgw.predicates import ICMP_TYPES, Names, resolve_rules
+from xdpgw.prefixes import EMPTY, Prefixes
 from xdpgw.rule_parser import parse
 from xdpgw.rules import (
     Action,
@@ -151,22 +152,22 @@ def test_comments_and_blank_lines_are_skipped_and_places_are_kept() -> None:
         ("esp", (Proto(50),)),
         ("ah", (Proto(51),)),
         ("proto 0", (Proto(0),)),
-        ("from 10.0.0.1", (Addresses("src", False, frozenset({(4, 0x0A000001, 32)})),)),
-        ("to not ::/0", (Addresses("dst", True, frozenset({(6, 0, 0)})),)),
+        ("from 10.0.0.1", (Addresses("src", False, Prefixes.of({(4, 0x0A000001, 32)})),)),
+        ("to not ::/0", (Addresses("dst", True, Prefixes.of({(6, 0, 0)})),)),
         (
             "from 10.0.0.1-10.0.0.4",
             (
                 Addresses(
                     "src",
                     False,
-                    frozenset({(4, 0x0A000001, 32), (4, 0x0A000002, 31), (4, 0x0A000004, 32)}),
+                    Prefixes.of({(4, 0x0A000001, 32), (4, 0x0A000002, 31), (4, 0x0A000004, 32)}),
                 ),
             ),
         ),
         (
             "from {@bad ::1} port 22",
             (
-                Addresses("src", False, frozenset({(4, 0xC0000200, 24), (6, 1, 128)})),
+                Addresses("src", False, Prefixes.of({(4, 0xC0000200, 24), (6, 1, 128)})),
                 Ports("src", False, ((22, 22),)),
             ),
         ),
@@ -186,7 +187,7 @@ def test_comments_and_blank_lines_are_skipped_and_places_are_kept() -> None:
         ("frag any", (Frag("any"),)),
         ("established", (Established(),)),
         ("", ()),
-        ("from @none", (Addresses("src", False, frozenset()),)),
+        ("from @none", (Addresses("src", False, EMPTY),)),
     ],
 )
 def test_match_means(match: str, predicates: tuple[Predicate, ...]) -> None:

@@ -96,6 +96,8 @@ def test_parts_that_contradict_are_told(match: str) -> None:
         ("proto 6", "tcp"),
         ("from {10.0.0.0/9, 10.128.0.0/9}", "from 10.0.0.0/8"),
         ("flags syn", "flags syn,!ack"),
+        ("flags fin", "flags fin,!ack"),
+        ("flags !fin", "flags !fin"),
         ("vlan any", "vlan 7"),
         ("type echo-request", "icmp type 8"),
         ("frag any", "frag later tcp"),
@@ -122,6 +124,8 @@ def test_second_rule_is_covered(first: str, second: str) -> None:
         "a drop tcp from 0.0.0.0/1\nb pass tcp from 0.0.0.0/0",
         "a drop to port 0-65535\nb pass tcp",
         "a drop on eth0\nb pass on eth1",
+        "a drop flags !fin\nb pass flags fin",
+        "a drop flags !fin\nb pass flags cwr",
         "a drop to port 1-10\nb drop to port 11-20\nc pass to port 5-15",
     ],
 )
