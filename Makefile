@@ -95,13 +95,13 @@ check: build ## ruff, mypy, clang-format, unit tests
 	$(BIN)/ruff check . $(ABI)
 	$(BIN)/ruff format --check . $(ABI)
 	$(BIN)/mypy -p xdpgw $(if $(wildcard bench/__init__.py),-p bench)
-	$(BIN)/clang-format --dry-run -Werror $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.c)
+	$(BIN)/clang-format --dry-run -Werror $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.[ch])
 	$(BIN)/python -m pytest -q tests/unit
 
 format: build ## write what check wants
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.c)
+	$(BIN)/clang-format -i $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.[ch])
 
 bench: build root ## measure; figures on stdout
 	$(SUDO) $(BIN)/python -m bench run all
