@@ -110,14 +110,22 @@ class Harness:
         obj = self._open("harness", loaded.maps, {}, cfg=image.config(None))
         return obj, {name: found for name, found in loaded.maps.items() if name not in BOOKS}
 
-    def peers(self, entries: Mapping[str, int], **constants: bytes) -> BpfObject:
+    def peers(
+        self,
+        entries: Mapping[str, int] | None = None,
+        *,
+        reuse: Mapping[str, Map] | None = None,
+        **constants: bytes,
+    ) -> BpfObject:
         """The programs of bench/peers.bpf.c.
 
         Args:
             entries: of its maps, by name.
+            reuse: maps to take in the place of its own, by name.
             constants: its `const volatile` globals.
         """
-        return self._open("peers", self._empty.maps, entries, **constants)
+        maps = {**self._empty.maps, **(reuse or {})}
+        return self._open("peers", maps, entries or {}, **constants)
 
     def _open(
         self, name: str, maps: Mapping[str, Map], entries: Mapping[str, int], **constants: bytes
