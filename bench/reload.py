@@ -4,11 +4,10 @@ rules and a million prefixes take the place of others.
     load: live frames, one at a time --> left-peer ==veth== left: the filter; its rule sends back
     tap: when did which one come?   <--- left-peer ==veth== left
 
-All of it runs on one CPU, to which it gets before all others, and the next frame is made when the
-one before has come back: so the tap sees each judged packet within a microsecond or two, and each
-microsecond in which none was judged. The reload (`gateway.apply`: compile, load, switch, and let go
-of the old maps) runs on the other CPU, between two policies of which no rule and no prefix is the
-same.
+All of it runs on one CPU, as fast as that can, and the next frame is made when the one before has
+come back: so the tap sees each judged packet within a microsecond or two, and each microsecond in
+which none was judged. The reload (`gateway.apply`: compile, load, switch, and let go of the old
+maps) runs on the other CPU, between two policies of which no rule and no prefix is the same.
 
 The window of a sample is from the start of the reload until half a second after its end, as the
 kernel frees maps behind it. "no reload" is a window as long as the longest reload: what the machine
@@ -213,7 +212,6 @@ def load(netns: str) -> None:
 
     enter(netns)
     os.sched_setaffinity(0, {GENERATOR_CPU})
-    os.setpriority(os.PRIO_PROCESS, 0, -20)
     with BpfObject(compile_bpf(ROOT / "bench" / "tap.bpf.c"), name="load") as obj:
         obj.load()
         program, ifindex = obj.program("load"), socket.if_nametoindex(f"{PORT}-peer")

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from tests.classbench import Policy
     from xdpgw.kernel import Program
 
-__all__ = ["has", "iptables_rules", "linear_table", "nft_rules", "xdp_filter"]
+__all__ = ["LINEAR", "has", "iptables_rules", "linear_table", "nft_rules", "xdp_filter"]
 
 PACKAGES = {"xdp-filter": "xdp-tools", "nft": "nftables", "iptables-restore": "iptables"}
 
-_LINEAR = np.dtype(
+LINEAR = np.dtype(
     [
         ("src", "u4", 2),
         ("dst", "u4", 2),
@@ -59,7 +59,7 @@ def has(command: str) -> bool:
 
 def linear_table(policy: Policy) -> NDArray[Any]:
     """The rules of an IPv4 policy without sets, shape (n,), as bench/peers.bpf.c reads them."""
-    rules, out = policy.rules, np.zeros(len(policy.rules), _LINEAR)
+    rules, out = policy.rules, np.zeros(len(policy.rules), LINEAR)
     if (rules["version"] != 4).any() or (rules["src_set"] >= 0).any():
         raise ValueError("the linear scan knows IPv4, and no sets")
     for side in ("src", "dst"):

@@ -262,7 +262,7 @@ def plan(quick: bool) -> Iterator[Plan]:
         bench = _Bench(undo, quick)
         subjects: list[Subject] = []
         for version in (4, 6):
-            for kind in classbench.PREFIX_KINDS:
+            for kind in (BUILT,) if quick else classbench.PREFIX_KINDS:
                 for size in QUICK_SIZES if quick else SIZES:
                     subjects += bench.subjects(kind, version, size)
         yield Plan("sets", "ns/lookup", LOOKUP, QUICK_ROUNDS if quick else ROUNDS, subjects)
