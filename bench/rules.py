@@ -21,9 +21,9 @@ must drop as many packets of each trace as the datapath itself.
 "1 rule, one frame" repeats one UDP frame, as xdp-filter's program cannot be led over a trace. There
 ns are raw, the test run's own included; "empty" says what that is.
 
-"live" cases are millions of packets a second that are judged, all of them dropped, over veth; see
-bench/live.py. nft has a netdev ingress chain, iptables its table raw. Peers that are not installed,
-or whose rules the kernel refuses, are told and left out.
+"live" cases are millions of packets that are judged, all of them dropped, in a second of CPU time,
+over veth; see bench/live.py. nft has a netdev ingress chain, iptables its table raw. Peers that are
+not installed, or whose rules the kernel refuses, are told and left out.
 """
 
 from __future__ import annotations
