@@ -1,22 +1,23 @@
 """What a reload costs those who send: the longest time between two judged packets while 10,000
 rules and a million prefixes take the place of others.
 
-    load: live frames, one at a time --> left-peer ==veth== left: the filter; its rule sends back
-    tap: when did which one come?   <--- left-peer ==veth== left
+    load: live frames, one at a time --> left-peer ==veth== left: the filter, which passes them
+                                                            tap: when did which one come?
 
-All of it runs on one CPU, as fast as that can, and the next frame is made when the one before has
-come back: so the tap sees each judged packet within a microsecond or two, and each microsecond in
-which none was judged. The reload (`gateway.apply`: compile, load, switch, and let go of the old
-maps) runs on the other CPU, between two policies of which no rule and no prefix is the same.
+All of it runs on one CPU, as fast as that can, and the next frame is made when the one before is
+with the tap, the first thing behind the filter (tc ingress), in the same turn of the kernel: so the
+tap sees each judged packet within a microsecond or two, and each microsecond in which none was
+judged. The reload (`gateway.apply`: compile, load, switch, and let go of the old maps) runs on the
+other CPU, between two policies of which no rule and no prefix is the same.
 
 The window of a sample is from the start of the reload until half a second after its end, as the
 kernel frees maps behind it. "no reload" is a window as long as the longest reload: what the machine
 takes by itself (interrupts, neighbours, the hypervisor). Told of it are
 
-    longest gap          us between two packets that came back, while the later one was on its way
+    longest gap          us between two packets that came, while the later one was on its way
     with the sender's    the same with the time in which there was no packet to judge, as the sender
                          did not run
-    lost                 packets that did not come back
+    lost                 packets that did not come
     took                 ms of the reload. A CPU that is busy in the kernel lets others wait for it
                          (RCU), so it takes longer than on an idle machine
 """
@@ -62,18 +63,21 @@ WINDOWS = 256
 
 
 class _Tap:
-    """The far end of the cable."""
+    """What the port hands the filter's packets to."""
 
-    def __init__(self, undo: ExitStack, interface: str, ifindex: int) -> None:
-        """In the far end's namespace."""
-        from xdpgw.kernel import BpfObject, Link
+    def __init__(self, undo: ExitStack) -> None:
+        """In the gateway's namespace."""
+        from xdpgw.kernel import BpfObject, ensure_bpffs
 
         obj = undo.enter_context(BpfObject(compile_bpf(ROOT / "bench" / "tap.bpf.c"), name="tap"))
         obj.load()
-        # In the place of the program that a bed has there.
-        subprocess.run(["ip", "link", "set", "dev", interface, "xdpdrv", "off"], check=True)
-        link, _, _ = Link.attach_as(obj.program("tap"), ifindex, "native")
-        undo.enter_context(link)
+        pin = ensure_bpffs() / f"bench-tap-{os.getpid()}"
+        obj.program("tap").pin(pin)
+        try:
+            _tc("qdisc", "add", "dev", PORT, "clsact")
+            _tc("filter", "add", "dev", PORT, "ingress", "bpf", "da", "object-pinned", str(pin))
+        finally:
+            pin.unlink()
         self._current: Map = obj.map("current")
         self._windows: Map = obj.map("windows")
         self._at = 0
@@ -93,12 +97,16 @@ class _Tap:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What came back in it, as struct window of bench/tap.bpf.c."""
+    """What came in it, as struct window of bench/tap.bpf.c."""
 
     packets: int
     lost: int
     longest_ns: int
     longest_wait_ns: int
+
+
+def _tc(*words: str) -> None:
+    subprocess.run(["tc", *words], check=True)
 
 
 def _gap_us(window: Window) -> float:
@@ -119,9 +127,8 @@ class _Bench:
 
         self._after_s = QUICK_AFTER_S if quick else AFTER_S
         self._bed = undo.enter_context(TestBed((PORT,)))
-        with self._bed.peer.entered():
-            self._tap = _Tap(undo, f"{PORT}-peer", self._bed.peer_ifindex())
         with self._bed.gateway.entered():
+            self._tap = _Tap(undo)
             self._instance = Instance()
         undo.callback(gateway.detach, self._instance)
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-reload-")))
@@ -180,7 +187,7 @@ class _Bench:
         self._tap.open()
         while self._tap.read().packets < LOAD_PACKETS:
             if time.monotonic() > deadline:
-                raise RuntimeError("no frame comes back")
+                raise RuntimeError("no frame comes")
             time.sleep(0.01)
 
 
@@ -251,11 +258,11 @@ def _policies(folder: Path, quick: bool) -> Mapping[str, tuple[Config, Config]]:
 
 
 def _policy(lines: str, netset: str) -> str:
-    """A policy whose first rule sends the load back."""
+    """A policy whose first rule passes the load."""
     sets = f'[sets]\nbad = [{{ file = "{netset}" }}]\n' if netset else ""
     return f'''[policy]
 rules = """
-judged tx udp to port 9
+judged pass udp to port 9
 {lines}
 """
 {sets}

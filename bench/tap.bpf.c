@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * tap.bpf.c - both ends of the load of bench/reload.py. `load` makes the frames of a live test run: it numbers
- * them and writes down when. `tap` sees those that come back.
+ * them and writes down when. `tap` is what the filter passes them to.
  *
  * What it keeps is told window by window. A window begins when control writes its number.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include <linux/pkt_cls.h>
 #include <stddef.h>
 
 enum { WINDOWS = 256, PAYLOAD_AT = 42 }; /* of UDP over IPv4 without tags */
@@ -19,7 +20,7 @@ struct stamp {
 struct window {
 	__u64 packets;
 	__u64 lost;
-	__u64 longest_ns; /* in which nothing came back */
+	__u64 longest_ns; /* in which nothing came */
 	__u64 longest_wait_ns; /* of those, in which a packet was on its way */
 };
 
@@ -44,17 +45,17 @@ static struct {
 	__u64 came_ns;
 } last;
 
-static __always_inline struct stamp *stamp_of(struct xdp_md *ctx)
+static __always_inline struct stamp *stamp_in(void *data, void *data_end)
 {
-	struct stamp *stamp = (void *)(long)ctx->data + PAYLOAD_AT;
+	struct stamp *stamp = data + PAYLOAD_AT;
 
-	return (void *)(stamp + 1) > (void *)(long)ctx->data_end ? NULL : stamp;
+	return (void *)(stamp + 1) > data_end ? NULL : stamp;
 }
 
 SEC("xdp")
 int load(struct xdp_md *ctx)
 {
-	struct stamp *stamp = stamp_of(ctx);
+	struct stamp *stamp = stamp_in((void *)(long)ctx->data, (void *)(long)ctx->data_end);
 
 	if (!stamp)
 		return XDP_ABORTED;
@@ -83,19 +84,18 @@ static __always_inline void note(struct window *window, const struct stamp *stam
 	last.came_ns = now_ns;
 }
 
-SEC("xdp")
-int tap(struct xdp_md *ctx)
+SEC("tc")
+int tap(struct __sk_buff *skb)
 {
-	const struct stamp *stamp = stamp_of(ctx);
+	const struct stamp *stamp = stamp_in((void *)(long)skb->data, (void *)(long)skb->data_end);
 	struct window *window;
 	__u32 zero = 0, *at;
 
 	at = bpf_map_lookup_elem(&current, &zero);
 	window = at ? bpf_map_lookup_elem(&windows, at) : NULL;
-	if (!window || !stamp)
-		return XDP_ABORTED;
-	note(window, stamp);
-	return XDP_DROP;
+	if (window && stamp)
+		note(window, stamp);
+	return TC_ACT_SHOT;
 }
 
 char LICENSE[] SEC("license") = "GPL";
