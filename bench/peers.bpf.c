@@ -31,6 +31,17 @@ struct {
 	__type(value, struct linear_rule);
 } linear_table SEC(".maps");
 
+/* Bits of the prefix, then the address in network order: as the kernel's trie wants them. */
+struct lpm4_key {
+	__u32 bits;
+	__u8 addr[4];
+};
+
+struct lpm6_key {
+	__u32 bits;
+	__u8 addr[16];
+};
+
 #define XG_PEER_TRIE(name, key_type) \
 	struct { \
 		__uint(type, BPF_MAP_TYPE_LPM_TRIE); \
@@ -40,8 +51,8 @@ struct {
 		__type(value, __u32); \
 	} name SEC(".maps")
 
-XG_PEER_TRIE(lpm4, struct xg_prefix4);
-XG_PEER_TRIE(lpm6, struct xg_prefix6);
+XG_PEER_TRIE(lpm4, struct lpm4_key);
+XG_PEER_TRIE(lpm6, struct lpm6_key);
 
 static __always_inline bool within(__u32 value, const __u32 range[2])
 {
@@ -91,7 +102,7 @@ static __always_inline int scan_rules(struct xdp_md *ctx)
 static __always_inline int lookup_lpm4(struct xdp_md *ctx)
 {
 	const void *source = bytes_of(ctx, SOURCE4_AT, sizeof(__u32));
-	struct xg_prefix4 key = { .bits = 32 };
+	struct lpm4_key key = { .bits = 32 };
 
 	if (!source)
 		return XDP_PASS;
@@ -102,7 +113,7 @@ static __always_inline int lookup_lpm4(struct xdp_md *ctx)
 static __always_inline int lookup_lpm6(struct xdp_md *ctx)
 {
 	const void *source = bytes_of(ctx, SOURCE6_AT, sizeof(struct in6_addr));
-	struct xg_prefix6 key = { .bits = 128 };
+	struct lpm6_key key = { .bits = 128 };
 
 	if (!source)
 		return XDP_PASS;
