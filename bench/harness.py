@@ -50,15 +50,22 @@ class Trace:
     Args:
         heads: shape (n, HEAD_BYTES), uint8; n is a power of two, PASSES at least.
         random_at: offset of four bytes that are random in each packet, below 64; 0 for none.
+        sources: source addresses that are written over those of the heads, shape (n, 4) or (n, 16),
+            uint8; n is a power of two. None for none.
     """
 
     heads: NDArray[np.uint8]
     random_at: int = 0
+    sources: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.heads)
-        if n < PASSES or n & (n - 1):
-            raise ValueError(f"a trace of {n} packets: not a power of two from {PASSES} on")
+        for rows in (self.heads, self.heads if self.sources is None else self.sources):
+            n = len(rows)
+            if n < PASSES or n & (n - 1):
+                raise ValueError(f"a trace of {n}: not a power of two from {PASSES} on")
+
+    def __len__(self) -> int:
+        return len(self.heads if self.sources is None else self.sources)
 
     @classmethod
     def of(cls, frames: Sequence[bytes], random_at: int = 0) -> Trace:
@@ -75,12 +82,13 @@ def _compiled(name: str) -> bytes:
 class Harness:
     """One trace at a time in the kernel, and the objects whose programs go over it."""
 
-    def __init__(self, undo: ExitStack, room: int) -> None:
+    def __init__(self, undo: ExitStack, packets: int, sources: int = PASSES) -> None:
         """Load what all objects share.
 
         Args:
             undo: closes all that is opened here.
-            room: packets of the longest trace.
+            packets: of the longest trace.
+            sources: of the longest list of them.
         """
         from xdpgw import config, loader, rules
         from xdpgw.compile import compile_rules
@@ -90,11 +98,13 @@ class Harness:
         self._shared: dict[str, Map] = {}
         empty = compile_rules(rules.resolve(config.loads('[policy]\n[log]\nsources = "off"\n')))
         self._empty = undo.enter_context(loader.load(empty, [None]))
-        first = self._open("harness", self._empty.maps, {"trace": room}, cfg=empty.config(None))
-        self._shared = {name: first.map(name) for name in ("trace", "control")}
+        room = {"trace": packets, "trace_sources": sources}
+        first = self._open("harness", self._empty.maps, room, cfg=empty.config(None))
+        self._shared = {name: first.map(name) for name in (*room, "trace_control")}
         self._nothing, self.parsed = first.program("rewrite"), first.program("parsed")
         self.no_rules = first.program("verdict")
-        self._room = undo.enter_context(mmap.mmap(first.map("trace").fileno(), _pages(room)))
+        self._trace = _memory(undo, first.map("trace"))
+        self._sources = _memory(undo, first.map("trace_sources"))
 
     def datapath(self, image: Image) -> tuple[BpfObject, Mapping[str, Map]]:
         """The datapath with an image, as an object with the programs of bench/harness.bpf.c.
@@ -143,7 +153,7 @@ class Harness:
 
         def sample() -> float:
             self._show(trace)
-            runs = self._warm(program, len(trace.heads) // PASSES, quick)
+            runs = self._warm(program, len(trace) // PASSES, quick)
             idle = self._nothing.test_run(_FRAME, runs).duration_ns
             return (program.test_run(_FRAME, runs).duration_ns - idle) / PASSES
 
@@ -158,24 +168,32 @@ class Harness:
             program.test_run(_FRAME, runs)
         return runs
 
-    def drops(self, program: Program, trace: Trace) -> int:
-        """How many packets of a trace a program drops."""
+    def drops(self, program: Program, trace: Trace, packets: int) -> int:
+        """How many of a trace's first packets a program drops."""
         self._shown = None
         self._show(trace)
-        return sum(program.test_run(_FRAME).retval for _ in range(len(trace.heads) // PASSES))
+        return sum(program.test_run(_FRAME).retval for _ in range(packets // PASSES))
 
     def _show(self, trace: Trace) -> None:
         if self._shown is trace:
             return
-        raw = trace.heads.tobytes()
-        self._room[: len(raw)] = raw
-        control = struct.pack("=IIII", 0, len(trace.heads) - 1, trace.random_at, 0)
-        self._shared["control"].update(bytes(4), control)
+        self._trace[: trace.heads.size] = trace.heads.tobytes()
+        family = last = 0
+        if trace.sources is not None:
+            family, last = (4 if trace.sources.shape[1] == 4 else 6), len(trace.sources) - 1
+            wide = np.zeros((len(trace.sources), 16), np.uint8)
+            wide[:, : trace.sources.shape[1]] = trace.sources
+            self._sources[: wide.size] = wide.tobytes()
+        book = struct.pack("=6I", 0, len(trace.heads) - 1, trace.random_at, family, last, 0)
+        self._shared["trace_control"].update(bytes(4), book)
         self._shown = trace
 
 
-def _pages(room: int) -> int:
-    return -(-room * HEAD_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
+def _memory(undo: ExitStack, table: Map) -> mmap.mmap:
+    """The values of an array map."""
+    size = table.info().max_entries * table.info().value_size
+    pages = -(-size // mmap.PAGESIZE)
+    return undo.enter_context(mmap.mmap(table.fileno(), pages * mmap.PAGESIZE))
 
 
 def memory_bytes(maps: Mapping[str, Any]) -> int:

@@ -156,7 +156,7 @@ class _Bench:
         wanted = int((verdicts == XDP_DROP).sum())
         for name in ("", "linear, "):
             if name in programs:
-                got = self._harness.drops(programs[name], Trace.of(frames))
+                got = self._harness.drops(programs[name], Trace.of(frames), len(frames))
                 if got != wanted:
                     raise RuntimeError(f"{what}: {name or 'the harness '}drops {got}, not {wanted}")
 

@@ -4,7 +4,7 @@ change, against BPF_MAP_TYPE_LPM_TRIE.
 Sets are those of `tests/classbench`: `blocklist` is mostly hosts in clusters, `scattered` has hosts
 and small networks anywhere, `bgp` the lengths of a routing table. Sources are
 
-    hits      in a member of the set drawn at random, 131,072 of them over and over
+    hits      in a member of the set drawn at random, again after 1,048,576 others
     random    anywhere, and never again
     near      IPv6 only: in the /32 of a member, and mostly in none; never again
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bench.harness import Harness, Trace
+    from tests.classbench import Policy
     from xdpgw.compile import Image
     from xdpgw.config import Config
     from xdpgw.kernel import Map, Program
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["SIZES", "plan"]
 
 SIZES, QUICK_SIZES = (1, 1000, 100_000, 1_000_000), (1, 1000)
-PACKETS, QUICK_PACKETS = 131_072, 1024
+SOURCES, QUICK_SOURCES = 1 << 20, 1024
 ROUNDS, QUICK_ROUNDS = 11, 1
 CHECKED = 512
 """Sources of each trace on which subjects must agree."""
@@ -147,8 +148,9 @@ class _Bench:
         from bench.harness import Harness
 
         self._undo, self._quick = undo, quick
-        self._packets = QUICK_PACKETS if quick else PACKETS
-        self._harness: Harness = Harness(undo, self._packets)
+        self._anywhere: dict[int, NDArray[np.uint8]] = {}
+        self._sources = QUICK_SOURCES if quick else SOURCES
+        self._harness: Harness = Harness(undo, CHECKED, self._sources)
         self._folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="bench-sets-")))
 
     def subjects(self, kind: str, version: int, size: int) -> Iterator[Subject]:
@@ -195,17 +197,32 @@ class _Bench:
         rule = np.zeros(1, classbench.RULE)
         rule["version"], rule["proto"], rule["src_set"], rule["dst_set"] = found.version, 17, 0, -1
         members = classbench.Policy("", rule, (found.prefixes,))
-        hits = Trace.of(classbench.frames(classbench.headers(members, "match", self._packets)))
-        yield "hits", hits
+        heads = Trace.of(classbench.frames(classbench.headers(members, "random", CHECKED))).heads
+        hits = self._drawn(members, "match")
+        yield "hits", Trace(heads, 0, hits)
         if found.version == 6:
-            yield "near", Trace(hits.heads, RANDOM_AT)
-        anywhere = classbench.headers(members, "random", min(self._packets, 1024))
-        yield "random", Trace.of(classbench.frames(anywhere), RANDOM_AT)
+            yield "near", Trace(heads, RANDOM_AT, hits)
+        if found.version not in self._anywhere:
+            self._anywhere[found.version] = self._drawn(members, "random")
+        yield "random", Trace(heads, RANDOM_AT, self._anywhere[found.version])
+
+    def _drawn(self, members: Policy, kind: str) -> NDArray[np.uint8]:
+        """Source addresses of a trace."""
+        import numpy as np
+
+        from tests import classbench
+
+        found = classbench.headers(members, kind, self._sources)
+        size = 4 if found["version"][0] == 4 else 16
+        octets = found["src"].astype(">u8").view(np.uint8).reshape(-1, 16)
+        return np.ascontiguousarray(octets[:, -size:])
 
     def _must_agree(self, what: str, found: _Set, trace: Trace) -> None:
         """A subject that finds others would be measured for nothing."""
-        some = type(trace)(trace.heads[:CHECKED], trace.random_at)
-        drops = {name: self._harness.drops(x, some) for name, x in found.programs.items()}
+        drops = {
+            name: self._harness.drops(program, trace, CHECKED)
+            for name, program in found.programs.items()
+        }
         if len(set(drops.values())) > 1:
             raise RuntimeError(f"{what}: of {CHECKED} sources, found are {drops}")
         if what.endswith("hits") and drops[TRIE] != CHECKED:

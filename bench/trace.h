@@ -5,7 +5,8 @@
  * BPF_PROG_TEST_RUN repeats one frame, which tells nothing of caches, and an iteration of its own costs more
  * than a light program. So one run makes PASSES passes, each over the next packet of a trace: its head is
  * written over the frame's, and the body does its work. The body `nothing` tells what all of that costs.
- * Sources may be drawn instead, each anew, so that no cache holds what they lead to.
+ * Source addresses may come from a longer list of their own, and four bytes be drawn anew for each packet, so
+ * that no cache holds what they lead to.
  *
  * A run returns how many of its packets were dropped. bpf_loop() takes kernel 5.17.
  */
@@ -25,10 +26,16 @@ struct head {
 	__u64 word[HEAD_WORDS];
 };
 
+struct source {
+	__u64 word[2]; /* of IPv4 the first four bytes */
+};
+
 struct control {
 	__u32 next; /* packet; only grows */
 	__u32 mask; /* packets of the trace less one: they are a power of two */
 	__u32 random_at; /* offset of four bytes that are random in each packet, below 64; 0: none */
+	__u32 family; /* of `trace_sources`: 4 or 6; 0: there are none */
+	__u32 sources_mask; /* sources less one: they are a power of two */
 	__u32 zero;
 };
 
@@ -49,9 +56,17 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct source);
+} trace_sources SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct control);
-} control SEC(".maps");
+} trace_control SEC(".maps");
 
 /* A bijection of 32 bits (the finalizer of MurmurHash3): no number comes twice in 2^32 packets. */
 static __always_inline __u32 scatter(__u32 number)
@@ -61,6 +76,19 @@ static __always_inline __u32 scatter(__u32 number)
 	number ^= number >> 13;
 	number *= 0xc2b2ae35;
 	return number ^ number >> 16;
+}
+
+static __always_inline int write_source(struct head *out, __u32 family, __u32 at)
+{
+	const struct source *source = bpf_map_lookup_elem(&trace_sources, &at);
+
+	if (!source)
+		return -1;
+	if (family == 4)
+		__builtin_memcpy((char *)out + SOURCE4_AT, source, 4);
+	else
+		__builtin_memcpy((char *)out + SOURCE6_AT, source, 16);
+	return 0;
 }
 
 static __always_inline int next_packet(const struct passes *passes, __u32 pass)
@@ -77,6 +105,9 @@ static __always_inline int next_packet(const struct passes *passes, __u32 pass)
 #pragma unroll
 	for (int i = 0; i < HEAD_WORDS; i++)
 		out->word[i] = head->word[i];
+	if (passes->control.family &&
+	    write_source(out, passes->control.family, number & passes->control.sources_mask))
+		return -1;
 	if (random_at) {
 		__u32 *drawn = data + random_at;
 
@@ -93,7 +124,7 @@ static __always_inline int run_passes(struct xdp_md *ctx, long (*pass)(__u32, st
 	struct control *book;
 	__u32 zero = 0;
 
-	book = bpf_map_lookup_elem(&control, &zero);
+	book = bpf_map_lookup_elem(&trace_control, &zero);
 	if (!book)
 		return -1;
 	passes.control = *book;

@@ -120,6 +120,14 @@ def test_trace_takes_a_power_of_two(packets: int) -> None:
         harness.Trace.of([bytes(60)] * packets)
 
 
+def test_trace_is_as_long_as_its_sources() -> None:
+    heads = np.zeros((64, harness.HEAD_BYTES), np.uint8)
+    assert len(harness.Trace(heads)) == 64
+    assert len(harness.Trace(heads, 0, np.zeros((256, 4), np.uint8))) == 256
+    with pytest.raises(ValueError, match="power of two"):
+        harness.Trace(heads, 0, np.zeros((100, 4), np.uint8))
+
+
 def test_trace_pads_frames_behind_their_end() -> None:
     heads = harness.Trace.of([bytes([7]) * 60] * 64).heads
     assert heads.shape == (64, harness.HEAD_BYTES)
