@@ -29,13 +29,15 @@ BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -fdebug-compilat
 
 APT := ca-certificates clang llvm gcc libc6-dev linux-libc-dev libbpf-dev libelf-dev zlib1g-dev pkg-config \
 	iproute2 ethtool bpftool util-linux python3 python3-venv python3-dev
+# What bench/ compares with.
+PEERS := xdp-tools nftables iptables
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=xdpgw/bpf/%.o)
 NATIVE := xdpgw/_native.abi3.so
 ABI := xdpgw/_abi.py
 TESTS ?= tests/unit tests/repo tests/bpf tests/fastpath $(wildcard tests/net)
 
-.PHONY: help build artifacts demo test check bench clean system root wheel format
+.PHONY: help build artifacts demo test check bench clean system peers root wheel format
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +56,9 @@ system: # Debian packages that are missing, and only then apt
 	$(SUDO) apt-get update -qq && \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing \
 		</dev/null >/dev/null || { echo "apt-get could not install" $$missing >&2; exit 1; }
+
+peers: system
+	@$(MAKE) --no-print-directory system APT='$(PEERS)' || echo "bench leaves out what is missing" >&2
 
 root:
 	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || \
@@ -95,15 +100,15 @@ check: build ## ruff, mypy, clang-format, unit tests
 	$(BIN)/ruff check . $(ABI)
 	$(BIN)/ruff format --check . $(ABI)
 	$(BIN)/mypy -p xdpgw $(if $(wildcard bench/__init__.py),-p bench)
-	$(BIN)/clang-format --dry-run -Werror $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.c)
+	$(BIN)/clang-format --dry-run -Werror $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.[ch])
 	$(BIN)/python -m pytest -q tests/unit
 
 format: build ## write what check wants
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.c)
+	$(BIN)/clang-format -i $(wildcard bpf/*.[ch] fastpath/*.[ch] fastpath/*/*.c bench/*.[ch])
 
-bench: build root ## measure; figures on stdout
+bench: build peers root ## measure; figures on stdout
 	$(SUDO) $(BIN)/python -m bench run all
 
 wheel: build ## dist/*.whl

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 INTERRUPTED = 130
+FILE_COLUMNS = 160
 
 
 @click.group(help=__doc__)
@@ -82,28 +83,40 @@ def _print_table(plan: Plan, records: Iterable[Record]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    units = (plan.unit, f"{plan.unit} over {plan.baseline}", f"times {plan.baseline}")
-    rows: dict[tuple[str, str], dict[str, Record]] = {}
+    found: dict[tuple[str, str], dict[str, Record]] = {}
     for record in records:
-        rows.setdefault((record.case, record.subject), {})[record.unit] = record
+        found.setdefault((record.case, record.subject), {})[record.unit] = record
+    several = any(subject.against for subject in plan.subjects)
+    base = "" if several else f" {plan.baseline}"
     title = f"{plan.question}: median (first to third quartile)"
     table = Table(title=title, box=None, title_justify="left", pad_edge=False)
     table.add_column("case", no_wrap=True)
     table.add_column("subject", no_wrap=True)
-    for heading in (plan.unit, f"over {plan.baseline}", f"times {plan.baseline}", "runs"):
+    for heading in (plan.unit, f"over{base}", f"times{base}", "runs"):
         table.add_column(heading, justify="right", no_wrap=True)
+    if several:
+        table.add_column("than", no_wrap=True)
     last = None
-    for (case, subject), found in rows.items():
-        if last not in (None, case):
+    for subject in plan.subjects:
+        by_unit = found.get((subject.case, subject.name))
+        if not by_unit:
+            continue
+        unit, against = plan.unit_of(subject), plan.base_of(subject)
+        over, times = by_unit.get(f"{unit} over {against}"), by_unit.get(f"times {against}")
+        if last not in (None, subject.case):
             table.add_row()
         table.add_row(
-            "" if case == last else case,
-            subject,
-            *(_cell(found.get(unit)) for unit in units),
-            str(found[plan.unit].runs),
+            "" if subject.case == last else subject.case,
+            subject.name,
+            _cell(by_unit[unit]) + (f" {subject.unit}" if subject.unit else ""),
+            _cell(over),
+            _cell(times),
+            str(by_unit[unit].runs),
+            *([against if over else ""] if several else []),
         )
-        last = case
-    Console(highlight=False).print(table)
+        last = subject.case
+    # A file has no width, and a figure is no figure when it is cut.
+    Console(highlight=False, width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)
 
 
 def _cell(record: Record | None) -> str:

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from bench.live import GENERATOR_CPU, SUBJECT_CPU, napi_thread, needs_two_cpus
 from bench.run import Plan, Subject
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
-GENERATOR_CPU, SUBJECT_CPU = 0, 1
 SECONDS, QUICK_SECONDS = 1.0, 0.3
 ROUNDS, QUICK_ROUNDS = 5, 1
 START_S = 20.0
@@ -148,7 +148,7 @@ class Bench:
             # veth takes redirected frames with NAPI only: with a native program, or with GRO.
             for port in self.bed.ports:
                 subprocess.run(["ethtool", "-K", port, "gro", "on"], check=True)
-        self._napi = _thread_napi(self.bed) if threaded else []
+        self._napi = napi_thread(self.bed) if threaded else []
         self._generator = Process("generate", self.bed.peer.path, GENERATOR_CPU, "")
         stack.callback(self._generator.close)
 
@@ -216,31 +216,10 @@ class Bench:
         yield Subject(case, name, lambda: self.sample(start, far_end, napi_cpu))
 
 
-def _thread_napi(bed: TestBed) -> list[int]:
-    """Give the port left's receive work a kernel thread. Returns its process id."""
-    show = "mount -t sysfs none /sys && echo 1 > /sys/class/net/left/threaded"
-    before = set(_napi_threads())
-    with bed.gateway.entered():
-        subprocess.run(["unshare", "-m", "sh", "-c", show], check=True)
-    return [pid for pid in _napi_threads() if pid not in before]
-
-
-def _napi_threads() -> Iterator[int]:
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/comm") as comm:
-                    if comm.read().startswith("napi/left-"):
-                        yield int(name)
-            except OSError:
-                continue
-
-
 @contextmanager
 def plan(quick: bool) -> Iterator[Plan]:
     """All subjects, on two beds; they are gone at the end."""
-    if (os.cpu_count() or 1) < 2:
-        raise RuntimeError("it takes two CPUs: one sends, one receives")
+    needs_two_cpus()
     if not shutil.which(TESTPMD):
         print(f"{TESTPMD} is not installed ({TESTPMD_HINT}): left out", file=sys.stderr)
     seconds = QUICK_SECONDS if quick else SECONDS

@@ -8,12 +8,14 @@ A B C A B C, never A A B B. What is told of a subject:
     spread  first and third quartile of its samples
     runs    how many samples there are
 
-A subject is also told relative to the case's baseline, as the samples' ratio and difference within
-each round, and then the median of those: never a ratio of two medians.
+A subject is also told relative to the case's baseline, or to another subject of its case, as the
+samples' ratio and difference within each round, and then the median of those: never a ratio of two
+medians.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +26,7 @@ __all__ = [
     "Record",
     "Samples",
     "Subject",
+    "pinned",
     "quartiles",
     "show_progress",
     "summary",
@@ -33,11 +36,19 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: `sample` takes one sample, in the plan's unit."""
+    """What is measured.
+
+    Args:
+        sample: takes one sample.
+        unit: of a sample; the plan's if empty.
+        against: the subject of the case that it is told relative to; the plan's baseline if empty.
+    """
 
     case: str
     name: str
     sample: Callable[[], float]
+    unit: str = ""
+    against: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,14 @@ class Plan:
     baseline: str
     rounds: int
     subjects: Sequence[Subject]
+
+    def unit_of(self, subject: Subject) -> str:
+        """Of its samples."""
+        return subject.unit or self.unit
+
+    def base_of(self, subject: Subject) -> str:
+        """The name of the subject that it is told relative to."""
+        return subject.against or self.baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +128,17 @@ def take_rounds(plan: Plan, tick: Callable[[], None] = lambda: None) -> Samples:
 def summary(plan: Plan, samples: Samples) -> Iterator[Record]:
     """The figures of a plan, in the order of its subjects; none of a subject without samples."""
     for subject in plan.subjects:
+        base_name, unit = plan.base_of(subject), plan.unit_of(subject)
         own = samples.get((subject.case, subject.name), ())
-        base = samples.get((subject.case, plan.baseline), ())
-        yield from _records(plan, subject, own, plan.unit)
-        if subject.name == plan.baseline:
+        base = samples.get((subject.case, base_name), ())
+        yield from _records(plan, subject, own, unit)
+        if subject.name == base_name:
             continue
         pairs = list(zip(own, base, strict=False))  # a last round may have only the first of both
         net = [mine - least for mine, least in pairs]
-        yield from _records(plan, subject, net, f"{plan.unit} over {plan.baseline}")
+        yield from _records(plan, subject, net, f"{unit} over {base_name}")
         ratios = [mine / least for mine, least in pairs if least]
-        yield from _records(plan, subject, ratios, f"times {plan.baseline}")
+        yield from _records(plan, subject, ratios, f"times {base_name}")
 
 
 def _records(plan: Plan, subject: Subject, values: Sequence[float], unit: str) -> Iterable[Record]:
@@ -139,6 +159,17 @@ def show_progress(plan: Plan) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(plan.question, total=plan.rounds * len(plan.subjects))
         yield lambda: progress.advance(task)
+
+
+@contextmanager
+def pinned(cpu: int | None = None) -> Iterator[None]:
+    """Keep this thread on one CPU, the last one unless told."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before) if cpu is None else cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 Opener = Callable[[bool], AbstractContextManager[Plan]]

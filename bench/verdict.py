@@ -12,19 +12,18 @@ this; what is compared is programs. The process stays on one CPU.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from bench.facts import ROOT, compile_bpf
 from bench.policies import PORT, SOURCE4, SOURCE6, policy
-from bench.run import Plan, Subject
+from bench.run import Plan, Subject, pinned
 
 if TYPE_CHECKING:
     from xdpgw.kernel import Program
 
-__all__ = ["EMPTY", "FRAME_BYTES", "RULES", "frames", "plan"]
+__all__ = ["EMPTY", "FRAME_BYTES", "RULES", "datapath", "empty_program", "frames", "plan"]
 
 EMPTY = "empty"
 RULES = (1, 10, 100, 1000)
@@ -45,7 +44,8 @@ def frames() -> dict[str, bytes]:
     }
 
 
-def _empty(undo: ExitStack) -> Program:
+def empty_program(undo: ExitStack) -> Program:
+    """The program of bench/empty.bpf.c."""
     from xdpgw.kernel import BpfObject
 
     elf = compile_bpf(ROOT / "bench" / "empty.bpf.c")
@@ -54,7 +54,8 @@ def _empty(undo: ExitStack) -> Program:
     return obj.program(EMPTY)
 
 
-def _datapath(undo: ExitStack, text: str) -> Program:
+def datapath(undo: ExitStack, text: str) -> Program:
+    """The datapath of a policy, without a port."""
     from xdpgw import config, loader, rules
     from xdpgw.compile import compile_rules
 
@@ -64,13 +65,13 @@ def _datapath(undo: ExitStack, text: str) -> Program:
 
 def _programs(undo: ExitStack) -> Iterator[tuple[str, Program, int]]:
     """Name, program, and what it must return for each frame."""
-    yield EMPTY, _empty(undo), XDP_PASS
-    yield "no rules", _datapath(undo, policy(0)), XDP_PASS
+    yield EMPTY, empty_program(undo), XDP_PASS
+    yield "no rules", datapath(undo, policy(0)), XDP_PASS
     for count in RULES:
         text = f"{count} rule{'s' if count > 1 else ''}"
-        yield f"{text}, last", _datapath(undo, policy(count)), XDP_DROP
+        yield f"{text}, last", datapath(undo, policy(count)), XDP_DROP
         unmatched = policy(count, last_matches=False)
-        yield f"{text}, none", _datapath(undo, unmatched), XDP_PASS
+        yield f"{text}, none", datapath(undo, unmatched), XDP_PASS
 
 
 def _sampler(program: Program, frame: bytes, repeat: int) -> Callable[[], float]:
@@ -80,20 +81,15 @@ def _sampler(program: Program, frame: bytes, repeat: int) -> Callable[[], float]
 @contextmanager
 def plan(quick: bool) -> Iterator[Plan]:
     """The programs, loaded; they are gone at the end."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        with ExitStack() as undo:
-            programs = list(_programs(undo))
-            subjects = []
-            for case, frame in frames().items():
-                for name, program, wanted in programs:
-                    got = program.test_run(frame).retval
-                    if got != wanted:
-                        raise RuntimeError(f"{name}: {case} got XDP action {got}, not {wanted}")
-                    sample = _sampler(program, frame, QUICK_REPEAT if quick else REPEAT)
-                    subjects.append(Subject(case, name, sample))
-            rounds = QUICK_ROUNDS if quick else ROUNDS
-            yield Plan("verdict", "ns/packet", EMPTY, rounds, subjects)
-    finally:
-        os.sched_setaffinity(0, before)
+    with pinned(), ExitStack() as undo:
+        programs = list(_programs(undo))
+        subjects = []
+        for case, frame in frames().items():
+            for name, program, wanted in programs:
+                got = program.test_run(frame).retval
+                if got != wanted:
+                    raise RuntimeError(f"{name}: {case} got XDP action {got}, not {wanted}")
+                sample = _sampler(program, frame, QUICK_REPEAT if quick else REPEAT)
+                subjects.append(Subject(case, name, sample))
+        rounds = QUICK_ROUNDS if quick else ROUNDS
+        yield Plan("verdict", "ns/packet", EMPTY, rounds, subjects)

@@ -13,8 +13,7 @@
 #include "verdict.h"
 #include "event.h"
 
-SEC("xdp")
-int xdpgw(struct xdp_md *ctx)
+static __always_inline enum xdp_action filter(struct xdp_md *ctx)
 {
 	struct judgement judged = {};
 	struct pkt pkt = {};
@@ -31,6 +30,12 @@ int xdpgw(struct xdp_md *ctx)
 	else
 		log_packet(ctx, &pkt, &judged);
 	return act(&judged);
+}
+
+SEC("xdp")
+int xdpgw(struct xdp_md *ctx)
+{
+	return filter(ctx);
 }
 
 char LICENSE[] SEC("license") = "GPL";

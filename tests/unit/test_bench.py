@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import bench
 from bench import verdict
-from bench.__main__ import main
+from bench.__main__ import _print_table, main
 from bench.policies import PORT, policy
 from bench.run import Plan, Record, Subject, quartiles, summary, take_rounds
 from tests.reference import Reference
@@ -77,6 +77,43 @@ def test_ratio_to_nothing_is_left_out() -> None:
     plan = plan_of([], 2, base=[0, 2], b=[3, 4])
     found = by_unit(summary(plan, take_rounds(plan)))
     assert (found["b", "times base"].value, found["b", "times base"].runs) == (2, 1)
+
+
+def test_subject_may_have_its_own_unit_and_its_own_base() -> None:
+    log: list[str] = []
+    subjects = [
+        Subject("case", "base", feed(log, "base", [1])),
+        Subject("case", "b", feed(log, "b", [3]), unit="MiB"),
+        Subject("case", "c", feed(log, "c", [12]), against="b"),
+        Subject("case", "d", feed(log, "d", [5]), against="d"),
+    ]
+    plan = Plan("question", "ns", "base", 1, subjects)
+    told = [(x.subject, x.unit, x.value) for x in summary(plan, take_rounds(plan))]
+    assert told == [
+        ("base", "ns", 1),
+        ("b", "MiB", 3),
+        ("b", "MiB over base", 2),
+        ("b", "times base", 3),
+        ("c", "ns", 12),
+        ("c", "ns over b", 9),
+        ("c", "times b", 4),
+        ("d", "ns", 5),
+    ]
+
+
+def test_table_tells_units_and_bases_where_there_are_several(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    subjects = [
+        Subject("case", "base", lambda: 1.0),
+        Subject("case", "b", lambda: 3.0, unit="MiB", against="base"),
+    ]
+    plan = Plan("question", "ns", "base", 1, subjects)
+    _print_table(plan, list(summary(plan, take_rounds(plan))))
+    heading, _, row = capsys.readouterr().out.splitlines()[1:4]
+    assert heading.split() == ["case", "subject", "ns", "over", "times", "runs", "than"]
+    assert "3 (3-3) MiB" in row
+    assert row.split()[-1] == "base"
 
 
 def test_interrupt_keeps_what_there_is() -> None:
