@@ -4,5 +4,5 @@ from __future__ import annotations
 
 __all__ = ["QUESTIONS"]
 
-QUESTIONS = ("verdict", "afxdp")
+QUESTIONS = ("verdict", "afxdp", "limit", "limit_share")
 """Modules of this package, each with a function `plan(quick)` that gives a `bench.run.Plan`."""
