@@ -162,14 +162,41 @@ def test_limit_refuses_before_the_default_and_the_guard() -> None:
         assert found.counters() == {(Verdict.PASS, Reason.GUARD): 1, OVER: 1}
 
 
-@pytest.mark.parametrize("place", [0, 1, 63, 64, 65, 127, 128, 1022])
-def test_limit_works_in_each_place_of_a_long_policy(place: int) -> None:
-    others = [f"r{n} drop udp to port {1000 + n}" for n in range(1023)]
-    rules = [*others[:place], "few limit 1/m burst 2 udp to port 2022", *others[place:]]
-    with filtering(policy(*rules)) as found:
-        assert found.passes(*[from4("10.0.0.1", 2022)] * 3) == [False] * 3
-        assert found.decided() == ({"few": 1, "r1022": 2} if place < 1023 else {"r1022": 3})
-        assert found.passes(from4("10.0.0.1", 53)) == [True]
+@pytest.mark.parametrize(
+    ("rules", "limits"), [(7, 3), (31, 31), (32, 32), (70, 30), (300, 130), (8700, 1000)]
+)
+def test_limits_amid_other_rules_agree_with_a_model(rules: int, limits: int) -> None:
+    """8,700 rules with 1,000 limits: limits are in words of two summaries of a row."""
+    rng = random.Random(rules)
+    ports = range(2000, 2000 + max(8, rules // 8))
+    lines: list[tuple[str, str, int, int]] = []  # (name, action, port, burst)
+    for n, is_limit in enumerate(rng.sample([True] * limits + [False] * (rules - limits), rules)):
+        port = rng.choice(ports)
+        action = "limit" if is_limit else rng.choice(("pass", "drop", "drop"))
+        lines.append((f"r{n}", action, port, rng.randrange(1, 9)))
+    text = [
+        f"{name} {f'limit 1/m burst {burst}' if action == 'limit' else action} udp to port {port}"
+        for name, action, port, burst in lines
+    ]
+    spent: Counter[str] = Counter()
+    decided: Counter[str] = Counter()
+
+    def judged(port: int) -> bool:
+        for name, action, asked, burst in lines:
+            if asked != port:
+                continue
+            if action == "limit" and spent[name] < burst:
+                spent[name] += 1
+                continue
+            decided[name] += 1
+            return action == "pass"
+        return True
+
+    with filtering(policy(*text)) as found:
+        sent = [port for port in rng.sample(ports, min(len(ports), 120)) for _ in range(9)]
+        assert found.passes(*[from4("10.0.0.1", port) for port in sent]) == list(map(judged, sent))
+        assert found.decided() == decided
+        assert any(name in decided for name, action, *_ in lines if action == "limit")
 
 
 def test_a_hundred_limits_are_asked_of_one_packet() -> None:
