@@ -9,6 +9,9 @@
  *   struct xg_config   control -> program, once, before load (.rodata: the verifier prunes by it)
  *   struct xg_rule     control -> program, a row of the map `rules`
  *   struct xg_line     control -> program, a row of the map `lines`, read as one of the structs below it
+ *   struct xg_limit    control -> program, a row of the map `limits`
+ *   struct xg_limit_line   program -> itself and control: buckets of sources
+ *   struct xg_offenders    program -> control, a row a limit
  *   struct xg_counter  program -> control, per CPU
  *   struct xg_event    program -> control, through the ring buffer, or as the answer of `explain`
  *   struct xg_socket_stats   the process that serves AF_XDP targets -> whoever asks, a row a socket
@@ -41,7 +44,14 @@ enum xg_limits {
 	XG_FRAGMENT_SLOTS = 16384, /* fragmented packets that are followed at once */
 	XG_FRAGMENT_SECONDS = 30, /* so long after its first fragment */
 	XG_SOURCE_SLOTS = 131072, /* sources that `[log] sources = "new"` remembers */
-	XG_MANIFEST_VERSION = 2, /* of what is pinned: a change of a pinned map raises it */
+	XG_MAX_LIMITS = 1024, /* rules with the action limit in one policy */
+	XG_LIMIT_SLOTS = 2048, /* their buckets: a whole new policy fits beside the old one */
+	XG_LIMIT_LINES = 131072, /* lines of buckets of sources, for all rules together */
+	XG_LIMIT_WAYS = 8, /* buckets in a line */
+	XG_OFFENDERS = 8, /* sources over the rate that are known by address, of each limit */
+	XG_LIMIT_TIME_BITS = 44, /* of a bucket; the rest tells whose it is */
+	XG_LIMIT_FRACTION_BITS = 24, /* of a nanosecond, in struct xg_limit */
+	XG_MANIFEST_VERSION = 3, /* of what is pinned: a change of a pinned map raises it */
 	XG_EVENT_RING_BYTES =
 		8388608, /* about 100,000 events; a power of two, a multiple of the page */
 };
@@ -216,6 +226,9 @@ struct xg_session {
 /* One program is loaded per port; this is its view of the policy. */
 struct xg_config {
 	__u64 log_window_ns;
+	__u64 tick_ns; /* of the kernel's jiffies */
+	__u64 first_jiffy; /* what jiffies were when the system started */
+	__u64 limit_deepest_ns; /* no bucket is fuller */
 	struct xg_rate log_rate; /* all events of all ports together */
 	struct xg_session session;
 	__u32 root[XG_DIM_COUNT]; /* TABLE, PREFIX: what a lookup begins with */
@@ -224,9 +237,12 @@ struct xg_config {
 		[XG_DIM_COUNT]; /* what a packet without the field finds; CONST: what each finds */
 	__u32 meta; /* line of the rows of meta classes, XG_DIRECT_VALUES to the line; 0: none */
 	__u32 order; /* line of the numbers of rules by position */
+	__u32 narrow_limits; /* narrow: the rules with the action limit */
+	__u32 narrow_deciding; /* narrow: the others */
 	__u16 first[XG_ROW_WORDS]; /* the first rule of each word; ascending */
 	__u8 use[XG_DIM_COUNT]; /* enum xg_use */
 	__u8 words; /* words of a row in use, 0: no rules */
+	__u8 deciding; /* the first so many words are without limits, the others with nothing else */
 	__u8 narrow; /* up to XG_NARROW_RULES rules: no rows, no positions */
 	__u8 port; /* slot of the port, 0 .. XG_MAX_PORTS - 1 */
 	__u8 default_verdict; /* enum xg_verdict, pass or drop */
@@ -238,7 +254,8 @@ struct xg_config {
 	__u8 explain; /* write what was found to the map `explained` */
 	__u8 multi_buffer; /* a frame may go on behind data_end (kernel 5.18) */
 	__u8 af_xdp; /* some rule hands packets to an AF_XDP target */
-	__u8 zero[5];
+	__u8 limits; /* some rule has the action limit */
+	__u8 zero[3];
 };
 
 /* A cache line, of which everything is built that a lookup walks. */
@@ -280,12 +297,50 @@ struct xg_row {
 struct xg_rule {
 	struct xg_rate log_rate;
 	__u32 sample; /* log one of so many, 0 and 1: all */
-	__u32 target; /* port slot or AF_XDP target, by action */
+	__u32 target; /* AF_XDP target, or number of the limit, by action */
 	__u16 slot; /* of its counter; kept over reloads by the rule's name */
 	__u8 action; /* enum xg_action */
 	__u8 otherwise; /* af_xdp: enum xg_verdict where nobody listens */
 	__u8 log;
 	__u8 zero[3];
+};
+
+/*
+ * One `limit`, as the program keeps it. A bucket is one number, the time at which it will be empty (GCRA):
+ * a packet that goes on moves it by what it costs, and one that finds it further ahead of the clock than
+ * `depth_ns` is over the rate.
+ */
+struct xg_limit {
+	__u64 seed; /* of the hash of sources; another one makes all buckets fresh */
+	__u64 cost; /* of a packet, or of a byte, in ns * 2^XG_LIMIT_FRACTION_BITS */
+	__u64 depth_ns;
+	__u8 mask6[16]; /* of the source: the bits that tell buckets apart, network order */
+	__u32 mask4; /* the same, network order */
+	__u16 slot; /* of its own bucket, and of its offenders; kept over reloads */
+	__u8 per_source; /* 0: one bucket, `slot`, for all */
+	__u8 bytes; /* bytes cost, not packets */
+	__u8 exact; /* by the exact clock, as its burst is too short for ticks */
+	__u8 zero[7];
+};
+
+/*
+ * Buckets of sources whose hashes fall together, in one cache line. A bucket is the sum of its time and its
+ * source's key, whose low XG_LIMIT_TIME_BITS are 0: see bpf/limit.h.
+ */
+struct xg_limit_line {
+	__u64 bucket[XG_LIMIT_WAYS];
+};
+
+/* A source that was over the rate; as a bucket knows no address, some are written down. */
+struct xg_offender {
+	__u64 ts_ns; /* when it was seen over the rate, give or take a quarter of a second; 0: nobody */
+	__u8 addr[16]; /* as in struct xg_event, less the bits that the limit does not look at */
+	__u32 family; /* 0: not IP */
+	__u32 busy; /* being written */
+};
+
+struct xg_offenders {
+	struct xg_offender at[XG_OFFENDERS];
 };
 
 struct xg_counter {

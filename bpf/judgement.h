@@ -21,14 +21,17 @@ static __always_inline void decide(struct judgement *judged, enum xg_verdict ver
 static __always_inline void by_rule(__u32 number, struct judgement *judged)
 {
 	const struct xg_rule *rule = bpf_map_lookup_elem(&rules, &number);
+	const __u32 actions = cfg.limits ? XG_ACTION_COUNT : XG_VERDICT_COUNT;
 
-	/* An action that is no verdict cannot be here: control refuses it in this version. */
-	if (!rule || rule->action >= XG_VERDICT_COUNT) {
+	if (!rule || rule->action >= actions) {
 		decide(judged, cfg.default_verdict, XG_REASON_ERROR);
 		return;
 	}
 	judged->rule = rule;
 	decide(judged, rule->action, XG_REASON_RULE);
+	/* A limit decides only where a packet is over it. */
+	if (cfg.limits && rule->action == XG_ACTION_LIMIT)
+		decide(judged, XG_VERDICT_DROP, XG_REASON_LIMIT);
 }
 
 #endif

@@ -3,10 +3,10 @@
  * maps.h - everything the program shares with control.
  *
  * Two kinds, told apart by how long they live:
- *   image   lines, rules, MAC tables, fragments: one set a policy, filled before the program
+ *   image   lines, rules, limits, MAC tables, fragments: one set a policy, filled before the program
  *           that uses it is attached and, but for fragments, never written again. A reload builds a new
  *           set beside the old one; the link then changes programs, so that a packet meets one set, whole.
- *   books   counters, log books, sources, the ring, AF_XDP sockets: pinned, handed from program to program.
+ *   books   counters, log books, buckets, sources, the ring, AF_XDP sockets: pinned, handed from program to program.
  * max_entries of an image map is a placeholder; control sets what the policy needs before load.
  */
 #ifndef XG_MAPS_H
@@ -64,6 +64,13 @@ struct {
 	__type(value, struct xg_rule);
 } rules SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xg_limit);
+} limits SEC(".maps");
+
 #define XG_MAC_TABLE(name) \
 	struct { \
 		__uint(type, BPF_MAP_TYPE_HASH); \
@@ -116,6 +123,32 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } log_buckets SEC(".maps");
+
+/* Buckets of the limits per rule, by slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XG_LIMIT_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} limit_buckets SEC(".maps");
+
+/* Buckets of the limits per source. Mappable, as the kernel puts only such an array on a page of its own, and
+ * so each line on one cache line. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, XG_LIMIT_LINES);
+	__type(key, __u32);
+	__type(value, struct xg_limit_line);
+} limit_lines SEC(".maps");
+
+/* By slot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XG_LIMIT_SLOTS);
+	__type(key, __u32);
+	__type(value, struct xg_offenders);
+} limit_offenders SEC(".maps");
 
 /* When a source was last told, CLOCK_MONOTONIC (coarse) in ns. */
 struct {

@@ -17,6 +17,9 @@
  *     Words are in the order of their first rule, so that the search ends at the first word that
  *     cannot better what was found.
  *
+ * Rules with the action limit are in words of their own, behind the others: a limit decides only where the packet
+ * is over its rate. Those before the first rule that decides are asked, in order, when that one is known.
+ *
  * A dimension that no rule looks at (cfg.use) is not read: its code is gone after verification.
  *
  * Invariant: lines and cfg of one program belong to one image, hence a lookup cannot miss. Where one
@@ -25,6 +28,7 @@
 #ifndef XG_MATCH_H
 #define XG_MATCH_H
 
+#include "limit.h"
 #include "lookup.h"
 
 #define WORDS_AT_ONCE 8
@@ -43,6 +47,9 @@ struct found {
 	__u64 left; /* words of the summary that were not searched */
 	__u32 summary; /* word of the summaries to be searched */
 	__u32 best; /* the first rule found so far */
+	__u64 limits; /* of one word, those that the packet satisfies and that were not asked yet */
+	__u64 packet; /* limit_packet() */
+	__u32 word; /* that `limits` is of */
 };
 
 static __always_inline void take(struct found *found, enum xg_dim dim, __u32 value)
@@ -64,16 +71,6 @@ static __always_inline __u32 find_mac(void *table, enum xg_dim dim, const __u8 *
 	__builtin_memcpy(mac.addr, addr, sizeof(mac.addr));
 	value = bpf_map_lookup_elem(table, &mac);
 	return value ? *value : cfg.miss[dim];
-}
-
-static __always_inline const struct iphdr *ipv4_header(const struct pkt *pkt)
-{
-	return bytes_at(pkt->data, pkt->data_end, pkt->l3, sizeof(struct iphdr));
-}
-
-static __always_inline const struct ipv6hdr *ipv6_header(const struct pkt *pkt)
-{
-	return bytes_at(pkt->data, pkt->data_end, pkt->l3, sizeof(struct ipv6hdr));
 }
 
 static __always_inline __u64 half_of(const struct in6_addr *addr, int word)
@@ -262,6 +259,17 @@ static __always_inline __u32 rule_at(__u32 position)
 	X(SRC4); \
 	X(DST4)
 
+/* The rules of a word that the packet satisfies; `bit` is the word's in the summary. */
+static __always_inline __u64 word_of(const struct found *found, __u64 bit)
+{
+	__u64 bits = ~0ULL;
+
+	if (cfg.meta)
+		bits &= row_word(found, found->meta, bit);
+	EACH_ROW(WORD);
+	return bits;
+}
+
 /*
  * Searches the words of found->summary that are found->left for a rule before found->best, and puts it there.
  * Returns whether some are left still. A function of its own, and of few turns, so that it is verified once and
@@ -275,15 +283,13 @@ __noinline int search(struct found *found)
 		return 0;
 	some = found->left;
 	for (int i = 0; i < WORDS_AT_ONCE && some; i++) {
-		__u64 bit = some & -some, bits = ~0ULL;
+		__u64 bit = some & -some, bits;
 		__u32 word = summary_of(found) * 64 + lowest_bit(bit);
 
 		opaque(word);
 		if (word >= XG_ROW_WORDS || cfg.first[word] >= found->best)
 			return 0;
-		if (cfg.meta)
-			bits &= row_word(found, found->meta, bit);
-		EACH_ROW(WORD);
+		bits = word_of(found, bit);
 		if (bits) {
 			__u32 number = rule_at(word * 64 + lowest_bit(bits));
 
@@ -313,27 +319,130 @@ static __always_inline int summarize(__u32 at, __u64 some[XG_SUMMARIES])
 	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW && summarize(found->row[XG_DIM_##DIM], some)) \
 	return MATCH_ERROR
 
+/* `explain` judges as if every limit had room. */
+static __always_inline bool asks_limits(void)
+{
+	return cfg.limits && !cfg.explain;
+}
+
+/* Words of a summary that are below a word of the row. */
+static __always_inline __u64 words_below(__u32 summary, __u32 word)
+{
+	if (word >= (summary + 1) * 64)
+		return ~0ULL;
+	return word > summary * 64 ? (1ULL << (word & 63)) - 1 : 0;
+}
+
+/*
+ * The first of found->limits, before the rule found->best, that the packet is over the rate of; MATCH_NONE if
+ * none.
+ */
+__noinline int first_over(struct xdp_md *ctx, struct found *found)
+{
+	if (!found)
+		return MATCH_ERROR;
+	for (int i = 0; i < 64 && found->limits; i++) {
+		__u64 bits = found->limits, lowest = bits & -bits;
+		__u32 number = lowest_bit(bits);
+		const struct xg_rule *rule;
+
+		opaque(lowest);
+		found->limits = bits ^ lowest;
+		if (!cfg.narrow)
+			number = rule_at(found->word * 64 + number);
+		if (number >= found->best)
+			return MATCH_NONE;
+		rule = bpf_map_lookup_elem(&rules, &number);
+		if (rule && over_rate(ctx, rule->target, found->packet))
+			return number;
+	}
+	return MATCH_NONE;
+}
+
+/* Moves the limits of the next word that is found->left to found->limits. False: none is left. */
+__noinline int next_limits(struct found *found)
+{
+	__u64 bit;
+
+	if (!found || !found->left)
+		return 0;
+	bit = found->left & -found->left;
+	opaque(bit);
+	found->left ^= bit;
+	found->word = summary_of(found) * 64 + lowest_bit(bit);
+	found->limits = word_of(found, bit);
+	return 1;
+}
+
+/* As first_over(), of the limits in rows whose summaries leave these words. */
+static __always_inline int limit_rows(struct xdp_md *ctx, struct found *found,
+				      const __u64 some[XG_SUMMARIES])
+{
+	for (__u32 s = 0; s < XG_SUMMARIES; s++) {
+		if ((s + 1) * 64 <= cfg.deciding || s * 64 >= cfg.words)
+			continue;
+		found->summary = s;
+		found->left = some[s] & words_below(s, cfg.words) & ~words_below(s, cfg.deciding);
+		for (int i = 0; i < XG_MAX_LIMITS / 64 && next_limits(found); i++) {
+			int over = first_over(ctx, found);
+
+			if (over != MATCH_NONE)
+				return over;
+		}
+	}
+	return MATCH_NONE;
+}
+
 /* The rule that rows find. */
-static __always_inline int match_rows(struct found *found)
+static __always_inline int match_rows(struct xdp_md *ctx, struct found *found)
 {
 	__u64 some[XG_SUMMARIES] = { ~0ULL, ~0ULL, ~0ULL };
+	int over;
 
 	if (cfg.meta && summarize(found->meta, some))
 		return MATCH_ERROR;
 	EACH_ROW(SUMMARIZE);
-	for (__u32 s = 0; s < XG_SUMMARIES && s * 64 < cfg.words; s++) {
-		int more = !!some[s];
+	for (__u32 s = 0; s < XG_SUMMARIES && s * 64 < cfg.deciding; s++) {
+		int more;
 
 		found->summary = s;
-		found->left = some[s];
+		found->left = some[s] & words_below(s, cfg.deciding);
+		more = !!found->left;
 		for (int i = 0; i < 64 && more; i += WORDS_AT_ONCE)
 			more = search(found);
+	}
+	if (asks_limits()) {
+		over = limit_rows(ctx, found, some);
+		if (over != MATCH_NONE)
+			return over;
 	}
 	return found->best < XG_NO_RULE ? found->best : MATCH_NONE;
 }
 
-/* Returns the number of the first rule that the packet satisfies, or enum match_result. */
-static __always_inline int match(const struct pkt *pkt)
+/* The rule that a lookup's result is. */
+static __always_inline int match_narrow(struct xdp_md *ctx, struct found *found)
+{
+	__u32 deciding = found->bits;
+
+	if (cfg.limits)
+		deciding &= cfg.narrow_deciding;
+	if (asks_limits()) {
+		int over;
+
+		found->best = deciding ? lowest_bit(deciding) : XG_NO_RULE;
+		found->limits = found->bits & cfg.narrow_limits;
+		over = first_over(ctx, found);
+		if (over != MATCH_NONE)
+			return over;
+	}
+	return deciding ? lowest_bit(deciding) : MATCH_NONE;
+}
+
+/*
+ * Returns the number of the rule that decides about the packet, or enum match_result: the first limit that it is
+ * over, else the first rule that is no limit.
+ */
+static __always_inline int match(struct xdp_md *ctx, const struct pkt *pkt)
 {
 	struct found found = { .bits = ~XG_REF_NODE, .best = XG_NO_RULE };
 
@@ -341,9 +450,9 @@ static __always_inline int match(const struct pkt *pkt)
 		return MATCH_NONE;
 	if (look_up(pkt, &found))
 		return MATCH_ERROR;
-	if (cfg.narrow)
-		return found.bits ? lowest_bit(found.bits) : MATCH_NONE;
-	return match_rows(&found);
+	if (asks_limits())
+		found.packet = limit_packet(pkt);
+	return cfg.narrow ? match_narrow(ctx, &found) : match_rows(ctx, &found);
 }
 
 #endif

@@ -374,4 +374,14 @@ static __always_inline int parse(struct xdp_md *ctx, struct pkt *pkt)
 	return err ? err : parse_l4(pkt);
 }
 
+static __always_inline const struct iphdr *ipv4_header(const struct pkt *pkt)
+{
+	return bytes_at(pkt->data, pkt->data_end, pkt->l3, sizeof(struct iphdr));
+}
+
+static __always_inline const struct ipv6hdr *ipv6_header(const struct pkt *pkt)
+{
+	return bytes_at(pkt->data, pkt->data_end, pkt->l3, sizeof(struct ipv6hdr));
+}
+
 #endif

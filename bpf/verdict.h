@@ -34,7 +34,7 @@ static __always_inline void judge(struct xdp_md *ctx, const struct pkt *pkt,
 		follow(pkt, judged);
 		return;
 	}
-	number = match(pkt);
+	number = match(ctx, pkt);
 	if (number >= 0)
 		by_rule(number, judged);
 	else if (number == MATCH_NONE)

@@ -273,6 +273,37 @@ def targets(as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("addresses", nargs=-1, metavar="[ADDRESS]...")
+@as_json_option
+def limits(addresses: tuple[str, ...], as_json: bool) -> None:
+    """Show the limits in force: rate, burst, what was dropped, and which sources are over the rate.
+
+    Of each limit per source, up to eight sources that were over the rate in the last minute, and
+    each ADDRESS.
+
+    \b
+    Example:
+      xdpgw limits 192.0.2.7
+      xdpgw limits --json | jq '.limits[] | {rule, over}'
+    """
+    import ipaddress
+
+    from xdpgw.limit_state import limits_of
+    from xdpgw.render import print_limits
+
+    try:
+        asked = [ipaddress.ip_address(text) for text in addresses]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    instance, manifest = _in_force()
+    state = limits_of(instance, manifest, asked)
+    if as_json:
+        print_json(state)
+    else:
+        print_limits(state)
+
+
+@cli.command()
 def detach() -> None:
     """Detach the filter from all of its ports and remove all that was pinned.
 

@@ -7,7 +7,7 @@ rules become is in `xdpgw.tables`; here is what goes with it: slots, settings, t
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,12 @@ from xdpgw import _abi as abi
 from xdpgw import rules as r
 from xdpgw._abi import Dim
 from xdpgw.errors import UnsupportedError
+from xdpgw.limits import first_jiffy, limit_bytes, limit_name, limit_words, limits_in
 
 if TYPE_CHECKING:
     from xdpgw.tables import Tables
 
-__all__ = ["Image", "Names", "Session", "compile_rules", "rate_words"]
+__all__ = ["Image", "Names", "Session", "compile_rules", "names_of", "rate_words"]
 
 NS = 1_000_000_000
 _PER_NS = {"/s": NS, "/m": 60 * NS}
@@ -27,31 +28,46 @@ _PER_NS = {"/s": NS, "/m": 60 * NS}
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Which counter slot a rule has, and which slots ports and AF_XDP targets have.
+    """Which counter slot a rule has, and which slots ports, AF_XDP targets and limits have.
 
     Slots outlive a reload: a rule that keeps its name keeps its counters, a port its place in the
-    books, a target its sockets.
+    books, a target its sockets, a limit (`limits.limit_name`) its buckets. Those of sources are
+    found by the limit's seed, so that one that gets a slot anew has nothing of its predecessor's.
     """
 
     rules: Mapping[str, int] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
     targets: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    seeds: Mapping[str, int] = field(default_factory=dict)
 
     def renewed(
         self,
         rule_names: Iterable[str],
         port_names: Iterable[str],
         target_names: Iterable[str] = (),
+        limit_names: Iterable[str] = (),
+        new_seed: Callable[[int], int] = int,
     ) -> Names:
         """The slots of a new policy: old names keep theirs, new ones get free ones, in order.
 
         A slot that the old policy uses is not given away, even where its name is gone: until the
         swap, packets are still counted there.
+
+        Args:
+            new_seed: gives the seed of a new limit, from its slot; for a filter on a network, one
+                that nobody can guess.
         """
+        limits = _assign("limits", self.limits, limit_names, abi.LIMIT_SLOTS)
         return Names(
             _assign("rules", self.rules, rule_names, abi.RULE_SLOTS),
             _assign("ports", self.ports, port_names, abi.MAX_PORTS),
             _assign("AF_XDP targets", self.targets, target_names, abi.MAX_TARGETS),
+            limits,
+            {
+                name: self.seeds[name] if name in self.limits else new_seed(slot)
+                for name, slot in limits.items()
+            },
         )
 
 
@@ -93,6 +109,8 @@ class Image:
     tables: Tables
     rules: bytes
     """The structs xg_rule, by the rules' order."""
+    limits: bytes
+    """The structs xg_limit, by the order of the rules with the action limit."""
 
     def config(
         self,
@@ -101,6 +119,7 @@ class Image:
         session: Session | None = None,
         explain: bool = False,
         multi_buffer: bool = False,
+        tick_ns: int = 4_000_000,
     ) -> bytes:
         """The struct xg_config of one port's program.
 
@@ -109,6 +128,7 @@ class Image:
             session: the SSH session that the guard lets through.
             explain: write what was found to the map `explained` instead of logging.
             multi_buffer: a frame may lie in several buffers (kernel 5.18).
+            tick_ns: of the kernel that the program is for (`facts.tick_ns`).
         """
         from xdpgw._native import ffi
 
@@ -129,6 +149,11 @@ class Image:
         cfg.explain = explain
         cfg.multi_buffer = multi_buffer
         cfg.af_xdp = any(rule.action.kind == "af_xdp" for rule in self.ruleset.rules)
+        limits = limits_in(self.ruleset.rules)
+        cfg.limits = bool(limits)
+        cfg.limit_deepest_ns = max((limit_words(x).deepest_ns for _, x in limits), default=0)
+        cfg.tick_ns = tick_ns
+        cfg.first_jiffy = first_jiffy(tick_ns)
         return bytes(ffi.buffer(cfg))
 
     @property
@@ -141,7 +166,18 @@ class Image:
     def memory_bytes(self) -> int:
         """Payload of the image maps, without the kernel's own overhead."""
         macs = sum(len(pairs) * 12 for pairs in self.tables.macs.values())
-        return self.tables.lines.nbytes + len(self.rules) + macs
+        return self.tables.lines.nbytes + len(self.rules) + len(self.limits) + macs
+
+
+def names_of(ruleset: r.RuleSet, before: Names, new_seed: Callable[[int], int] = int) -> Names:
+    """The slots of a policy that comes after another one; as `Names.renewed`."""
+    return before.renewed(
+        (x.name for x in ruleset.rules),
+        ruleset.config.ports,
+        ruleset.config.af_xdp,
+        (limit_name(x) for x in ruleset.rules if x.action.limit is not None),
+        new_seed,
+    )
 
 
 def rate_words(rate: r.Rate | None) -> tuple[int, int]:
@@ -175,14 +211,12 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
         names: slots of rules and ports, as `Names.renewed` gives them; fresh ones if None.
 
     Raises:
-        UnsupportedError: a rule limits or asks for connection state: what this version of the
-            datapath cannot judge.
+        UnsupportedError: a rule asks for connection state: what this version of the datapath
+            cannot judge.
     """
     _refuse_unjudgeable(ruleset)
     if names is None:
-        names = Names().renewed(
-            (x.name for x in ruleset.rules), ruleset.config.ports, ruleset.config.af_xdp
-        )
+        names = names_of(ruleset, Names())
     from xdpgw.tables import tables_of
 
     return Image(
@@ -190,6 +224,7 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
         names=names,
         tables=tables_of(ruleset.rules, ruleset.config.ports),
         rules=_rule_bytes(ruleset.rules, names),
+        limits=limit_bytes(ruleset.rules, names.limits, names.seeds),
     )
 
 
@@ -205,7 +240,11 @@ def _write_tables(out: object, tables: Tables, port: str) -> None:
     if tables.on:
         cfg.none[Dim.ON] = tables.on.get(port, tables.on[""])
     cfg.meta, cfg.order = tables.meta, tables.order
-    cfg.words, cfg.narrow = tables.placement.words, tables.placement.narrow
+    cfg.words, cfg.deciding = tables.placement.words, tables.placement.deciding
+    cfg.narrow, cfg.narrow_limits = tables.placement.narrow, tables.placement.narrow_limits
+    if tables.placement.narrow:
+        every = (1 << len(tables.placement.position_of)) - 1
+        cfg.narrow_deciding = every & ~tables.placement.narrow_limits
     for word, first in enumerate(tables.placement.first):
         cfg.first[word] = first
 
@@ -213,8 +252,6 @@ def _write_tables(out: object, tables: Tables, port: str) -> None:
 def _refuse_unjudgeable(ruleset: r.RuleSet) -> None:
     what = []
     for rule in ruleset.rules:
-        if rule.action.kind == "limit":
-            what.append(f"rule {rule.name}: limit")
         if any(isinstance(p, r.Established) for p in rule.predicates):
             what.append(f"rule {rule.name}: established")
     if what:
@@ -229,12 +266,15 @@ def _rule_bytes(rules: Sequence[r.ResolvedRule], names: Names) -> bytes:
     from xdpgw._native import ffi
 
     out = ffi.new("struct xg_rule[]", max(1, len(rules)))
+    limit_numbers = {rule.index: number for number, (rule, _) in enumerate(limits_in(rules))}
     for row, rule in zip(out, rules, strict=False):
         row.slot = names.rules[rule.name]
         row.action = abi.Action[rule.action.kind.upper()]
         if rule.action.otherwise is not None:
             row.otherwise = abi.Verdict[rule.action.otherwise.upper()]
             row.target = names.targets[str(rule.action.target)]
+        if rule.action.limit is not None:
+            row.target = limit_numbers[rule.index]
         row.sample = rule.sample or 0
         if rule.log is not None:
             row.log = 1

@@ -7,14 +7,16 @@ import fcntl
 import os
 import socket
 import struct
+import time
 
-__all__ = ["mtu_of", "receive_queues", "single_buffer_mtu", "takes_vlan_tags"]
+__all__ = ["jiffies", "mtu_of", "receive_queues", "single_buffer_mtu", "takes_vlan_tags", "tick_ns"]
 
 _SIOCETHTOOL = 0x8946
 _SIOCGIFMTU = 0x8921
 _ETHTOOL_GFLAGS = 0x25
 _ETHTOOL_GCHANNELS = 0x3C
 _ETH_FLAG_RXVLAN = 1 << 8
+_CLOCK_MONOTONIC_COARSE = 6
 
 
 def _ethtool(port: str, request: bytes) -> bytes | None:
@@ -78,3 +80,18 @@ def single_buffer_mtu() -> int:
     A page less XDP's headroom, the kernel's struct skb_shared_info and the Ethernet header.
     """
     return os.sysconf("SC_PAGESIZE") - 256 - 320 - 14
+
+
+def jiffies() -> int | None:
+    """The kernel's count of ticks. None: /proc/timer_list is not there, or for others only."""
+    try:
+        with open("/proc/timer_list") as lines:
+            found = (line for line in lines if line.startswith("jiffies:"))
+            return next((int(line.split()[1]) for line in found), None)
+    except OSError:
+        return None
+
+
+def tick_ns() -> int:
+    """How long one of the kernel's jiffies lasts, in ns: the resolution of its coarse clocks."""
+    return round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9)

@@ -15,6 +15,7 @@ packet meets none.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 from xdpgw import __version__, loader, rules
 from xdpgw import _abi as abi
 from xdpgw._abi import Dim
-from xdpgw.compile import Image, Names, Session, compile_rules
+from xdpgw.compile import Image, Names, Session, compile_rules, names_of
 from xdpgw.config import Config, PortSettings
 from xdpgw.errors import UnsupportedError, XdpgwError
 from xdpgw.facts import mtu_of, receive_queues, single_buffer_mtu
@@ -114,7 +115,7 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
     with instance.changing(), ExitStack() as held:
         before = instance.manifest()
         books = held.enter_context(instance.books())
-        names = _names(before).renewed((x.name for x in ruleset.rules), config.ports, config.af_xdp)
+        names = names_of(ruleset, _names(before), lambda _: secrets.randbits(63))
         image = compile_rules(ruleset, names)
         loaded = held.enter_context(
             loader.load(
@@ -226,7 +227,13 @@ def _require_queues(config: Config) -> None:
 def _names(manifest: Manifest | None) -> Names:
     if manifest is None:
         return Names()
-    return Names(manifest.rule_slots, manifest.port_slots, manifest.target_slots)
+    return Names(
+        manifest.rule_slots,
+        manifest.port_slots,
+        manifest.target_slots,
+        manifest.limit_slots,
+        manifest.limit_seeds,
+    )
 
 
 def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
@@ -240,6 +247,8 @@ def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
         rule_slots=dict(names.rules),
         port_slots=dict(names.ports),
         target_slots=dict(names.targets),
+        limit_slots=dict(names.limits),
+        limit_seeds=dict(names.seeds),
         ports=dict(ports),
         on_exit=config.gateway.on_exit,
         log_sources=config.log.sources,
@@ -254,6 +263,11 @@ def _clear(books: Mapping[str, Map], old: Names, new: Names) -> None:
         if name not in old.rules:
             books["rule_counters"].update_all_cpus(slot.to_bytes(4, "little"), zero)
             books["log_buckets"].update(slot.to_bytes(4, "little"), bytes(8))
+    for name, slot in new.limits.items():
+        if name not in old.limits:
+            for book in ("limit_buckets", "limit_offenders"):
+                zero = bytes(books[book].info().value_size)
+                books[book].update(slot.to_bytes(4, "little"), zero)
     zero = bytes(books["counters"].info().value_size)
     size = abi.VERDICT_COUNT * abi.REASON_COUNT
     for name, slot in new.ports.items():

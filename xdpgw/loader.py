@@ -18,7 +18,7 @@ from xdpgw import btf
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Session
 from xdpgw.errors import KernelError, UnsupportedError, XdpgwError
-from xdpgw.facts import single_buffer_mtu
+from xdpgw.facts import single_buffer_mtu, tick_ns
 from xdpgw.kernel import XDP_HAS_FRAGS, BpfObject, Map, Program
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _MACS = (Dim.MAC_SRC, Dim.MAC_DST)
 """The dimensions that have a map of their own; its name is theirs."""
 
 _RULE_BYTES: int = abi.LAYOUTS["rule"]["itemsize"]
+_LIMIT_BYTES: int = abi.LAYOUTS["limit"]["itemsize"]
 
 
 @cache
@@ -122,7 +123,11 @@ def load(
             obj = undo.enter_context(BpfObject(elf, name="xdpgw"))
             frags = port is not None and port in jumbo
             rodata = image.config(
-                port, session=session, explain=explain, multi_buffer=multi_buffer or frags
+                port,
+                session=session,
+                explain=explain,
+                multi_buffer=multi_buffer or frags,
+                tick_ns=tick_ns(),
             )
             with _told_of_frags(port if frags else None):
                 obj.load(
@@ -143,6 +148,7 @@ def entries_of(image: Image) -> dict[str, int]:
     return {
         "lines": len(image.tables.lines),
         "rules": len(image.rules) // _RULE_BYTES,
+        "limits": len(image.limits) // _LIMIT_BYTES,
         "fragments": image.fragment_slots,
         **{dim.text: max(1, len(image.tables.macs.get(dim, ()))) for dim in _MACS},
     }
@@ -171,8 +177,12 @@ def _fill(image: Image, obj: BpfObject) -> None:
 
     with obj.map("lines").memory() as lines:
         lines[:] = image.tables.lines.view(np.uint8).reshape(-1)
-    rules = np.frombuffer(image.rules, np.uint8).reshape(-1, _RULE_BYTES)
-    obj.map("rules").update_many(np.arange(len(rules), dtype=np.uint32), rules)
+    for name, raw, size in (
+        ("rules", image.rules, _RULE_BYTES),
+        ("limits", image.limits, _LIMIT_BYTES),
+    ):
+        rows = np.frombuffer(raw, np.uint8).reshape(-1, size)
+        obj.map(name).update_many(np.arange(len(rows), dtype=np.uint32), rows)
     for dim, pairs in image.tables.macs.items():
         obj.map(dim.text).update_many(*_columns(pairs))
 

@@ -4,7 +4,7 @@ them.
 One gateway per network namespace, in a folder named after it:
 
     /sys/fs/bpf/xdpgw/net-4026531840/
-        counters rule_counters log_counters log_buckets sources events xsks    the books
+        counters rule_counters log_counters log_buckets ...    the books
         link-eth0 ...          the attachments, one a port
         manifest               the policy in force, and the slots
         manifest-next          only while a swap is under way
@@ -34,7 +34,18 @@ from xdpgw.kernel import Link, Map, ensure_bpffs, netns_inode
 
 __all__ = ["BOOKS", "Attached", "Instance", "Manifest", "notes", "xsk_key"]
 
-BOOKS = ("counters", "rule_counters", "log_counters", "log_buckets", "sources", "events", "xsks")
+BOOKS = (
+    "counters",
+    "rule_counters",
+    "log_counters",
+    "log_buckets",
+    "limit_buckets",
+    "limit_lines",
+    "limit_offenders",
+    "sources",
+    "events",
+    "xsks",
+)
 """The maps that a new program takes over from the old one."""
 
 
@@ -61,6 +72,8 @@ class Manifest(msgspec.Struct, frozen=True):
     rule_slots: dict[str, int]
     port_slots: dict[str, int]
     target_slots: dict[str, int]
+    limit_slots: dict[str, int]
+    limit_seeds: dict[str, int]
     ports: dict[str, Attached]
     on_exit: str
     log_sources: str

@@ -5,6 +5,9 @@ together that leave the same dimensions open, and among them those of neighbouri
 most words are empty in most rows, and those that a dimension leaves open are full in all of its
 rows. In a word the rules are in their order, so that the lowest bit is the first of them, and words
 are in the order of their first rule.
+
+Rules with the action limit do not decide by matching. They are in words of their own, behind the
+others and in their order, so that they are found apart from the first rule that decides.
 """
 
 from __future__ import annotations
@@ -38,12 +41,17 @@ class Placement:
         position_of: of each rule.
         first: the lowest rule of each word, ascending.
         narrow: the rules fit into a value.
+        deciding: how many words are of rules that are no limits; the others are of limits. Where
+            it is narrow, there is one word of both.
+        narrow_limits: where it is narrow, the positions of limits, a bit each.
     """
 
     rule_at: NDArray[np.uint16]
     position_of: list[int]
     first: tuple[int, ...]
     narrow: bool
+    deciding: int
+    narrow_limits: int = 0
 
     @property
     def words(self) -> int:
@@ -54,25 +62,37 @@ class Placement:
 def place(rules: Sequence[r.ResolvedRule]) -> Placement:
     """Find a place for each rule."""
     narrow = len(rules) <= abi.NARROW_RULES
-    words = [list(range(len(rules)))] if narrow and rules else _words(rules)
+    limits = [at for at, rule in enumerate(rules) if rule.action.limit is not None]
+    limit_words = [limits[at : at + 64] for at in range(0, len(limits), 64)]
+    narrow_limits = 0
+    if narrow:
+        words = [list(range(len(rules)))] if rules else []
+        deciding, narrow_limits = len(words), sum(1 << at for at in limits)
+    else:
+        words = _words(rules, abi.ROW_WORDS - len(limit_words))
+        deciding = len(words)
+        words += limit_words
     rule_at = np.full(len(words) * 64, abi.NO_RULE, np.uint16)
     position_of = [0] * len(rules)
     for number, word in enumerate(words):
         rule_at[number * 64 :][: len(word)] = word
         for place, at in enumerate(word):
             position_of[at] = number * 64 + place
-    return Placement(rule_at, position_of, tuple(word[0] for word in words), narrow)
+    first = tuple(word[0] for word in words)
+    return Placement(rule_at, position_of, first, narrow, deciding, narrow_limits)
 
 
-def _words(rules: Sequence[r.ResolvedRule]) -> list[list[int]]:
-    """The rules of each word. Kinds share words only where there is no room for each alone."""
+def _words(rules: Sequence[r.ResolvedRule], room: int) -> list[list[int]]:
+    """The rules of each word, without limits. Kinds share words only where there is no room for
+    each alone."""
     likeness = [_likeness(rule) for rule in rules]
-    order = sorted(range(len(rules)), key=lambda at: (likeness[at], at))
+    deciding = (at for at, rule in enumerate(rules) if rule.action.limit is None)
+    order = sorted(deciding, key=lambda at: (likeness[at], at))
     words: list[list[int]] = []
     for parts in (2, 1, 0):
         kinds = [list(kind) for _, kind in groupby(order, key=lambda at: likeness[at][:parts])]
         words = [kind[at : at + 64] for kind in kinds for at in range(0, len(kind), 64)]
-        if len(words) <= abi.ROW_WORDS:
+        if len(words) <= room:
             break
     return sorted(sorted(word) for word in words)
 

@@ -17,6 +17,7 @@ __all__ = [
     "applied_text",
     "explanation_line",
     "flow_text",
+    "print_limits",
     "print_report",
     "print_status",
     "print_targets",
@@ -191,6 +192,44 @@ def _rate(per_second: float | None) -> str:
 
 def _level(ring: Mapping[str, int]) -> str:
     return f"{ring['level']}/{ring['size']}" if ring["size"] else ""
+
+
+def print_limits(state: Mapping[str, Any]) -> None:
+    """Print what `xdpgw limits --json` holds, as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not state["limits"]:
+        console.print("the policy in force has no limit")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("rule", "rate", "burst", "per", "source"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("spent", "over", "bytes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for limit in state["limits"]:
+        burst = f"{limit['burst']} {limit['unit']}"
+        over = limit["over"]
+        table.add_row(
+            *(limit["rule"], limit["rate"], burst, limit["per"], ""),
+            _spent(limit) if limit["per"] == "rule" else "",
+            f"{over['packets']}",
+            f"{over['bytes']}",
+        )
+        for at in limit["sources"]:
+            ago = "" if at["over_s"] is None else f"{at['over_s']:.0f} s ago"
+            spent = _spent({**limit, **at})
+            table.add_row("", "", "", "", at["source"] or "not IP", spent, ago, "")
+    console.width = max(console.width, TARGETS_WIDTH)
+    console.print(table, crop=False)
+    in_use = state["table"]["in_use"]
+    if in_use:
+        console.print(f"buckets of sources in use: {in_use} of {state['table']['buckets']}")
+
+
+def _spent(at: Mapping[str, Any]) -> str:
+    return "unknown" if at["spent"] is None else f"{100 * at['spent'] / at['burst']:.0f} %"
 
 
 @contextmanager

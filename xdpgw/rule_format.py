@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from xdpgw.rule_types import Action, Icmp, Match, Operand, Rule, Simple
 
-__all__ = ["format_rule", "format_rules"]
+__all__ = ["format_action", "format_rule", "format_rules"]
 
 
 def format_rule(rule: Rule) -> str:
@@ -33,10 +33,11 @@ def _columns(rule: Rule) -> tuple[str, str, str, str]:
     if rule.sample is not None:
         options.append(f"sample 1/{rule.sample}")
     matches = " ".join(map(_format_match, rule.matches))
-    return rule.name, _format_action(rule.action), matches, " ".join(options)
+    return rule.name, format_action(rule.action), matches, " ".join(options)
 
 
-def _format_action(action: Action) -> str:
+def format_action(action: Action) -> str:
+    """An action in canonical spacing."""
     words: list[object] = [action.kind]
     if action.target is not None:
         words.append(action.target)

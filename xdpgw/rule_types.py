@@ -138,7 +138,7 @@ class Limit:
     """What the action `limit` lets through.
 
     Args:
-        burst: packets at once; None if it was not said.
+        burst: packets at once, bytes where the rate is of bits; None if it was not said.
         per: one bucket a source prefix, or one for the rule.
         prefix4: bits of an IPv4 source that share a bucket.
         prefix6: the same for IPv6.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdpgw.errors import ConfigError, Diagnostic
+from xdpgw.limits import faults as limit_faults
 from xdpgw.predicates import Names, resolve_rules
 from xdpgw.rule_format import format_rule, format_rules
 from xdpgw.rule_types import (
@@ -109,7 +110,6 @@ _NOT_YET: dict[str, str] = {
     "action reject": "write drop",
     "action forward": "write pass: the host routes it",
     "action redirect": "write pass: the host routes it",
-    "action limit": "take the rule out",
     "established": "take it out, or match flags ack",
     "coexist = true": "take it out",
 }
@@ -119,7 +119,8 @@ def resolve(config: Config) -> RuleSet:
     """Expand sets and look up names.
 
     Raises:
-        ConfigError: a rule names something that the policy does not have.
+        ConfigError: a rule names something that the policy does not have, or a limit cannot be
+            kept.
     """
     resolved = config.meaning
     if resolved is None:
@@ -127,6 +128,8 @@ def resolve(config: Config) -> RuleSet:
         resolved, wrong = resolve_rules(config.rules, names, str(config.path))
         if wrong:
             raise ConfigError(wrong)
+    if faults := tuple(limit_faults(config.rules, str(config.path))):
+        raise ConfigError(faults)
     return RuleSet(config, resolved, tuple(_not_yet(config)))
 
 

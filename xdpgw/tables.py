@@ -201,8 +201,9 @@ class _Builder:
         if self.placement.narrow:
             for axis in axes:
                 _write(out, lines, axis, Use.ROW, axis.rows[:, 0].astype(np.uint32))
-        elif axes:
-            _write_rows(out, lines, axes)
+        else:
+            if axes:
+                _write_rows(out, lines, axes)
             out.order = lines.values(self.placement.rule_at)
         out.lines = lines.words
         return out

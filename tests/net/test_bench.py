@@ -50,7 +50,8 @@ def test_sets_are_measured_against_the_trie() -> None:
     for case in ("IPv4 blocklist, 1,000, hits", "IPv6 blocklist, 1,000, near"):
         assert cases[case] == {sets.LOOKUP, sets.TRIE, sets.VERDICT}
     (memory,) = (
-        x.value for x in records
+        x.value
+        for x in records
         if (x.case, x.subject, x.unit) == ("IPv4 blocklist, 1,000, memory", sets.TRIE, "MiB")
     )
     assert memory > 0.01  # the kernel tells it: a thousand nodes of some 30 bytes

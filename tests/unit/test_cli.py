@@ -70,7 +70,6 @@ def test_check_bad_policy_tells_all_errors_and_exits_2(
         ("drop", "reject", "action reject"),
         ("drop", "forward", "action forward"),
         ("drop", "redirect eth0", "action redirect"),
-        ("drop", "limit 10/s", "action limit"),
         ("tcp to", "established tcp to", "established"),
         ("[ports.eth0]", "[ports.eth0]\n[gateway]\ncoexist = true", "coexist = true"),
     ],

@@ -296,7 +296,6 @@ coexist = true
         "p.toml:4:1: action reject is not in this version (write drop)",
         "p.toml:5:1: action forward is not in this version (write pass: the host routes it)",
         "p.toml:6:1: action redirect is not in this version (write pass: the host routes it)",
-        "p.toml:8:1: action limit is not in this version (take the rule out)",
         "p.toml:9:8: established is not in this version (take it out, or match flags ack)",
         "p.toml:17:11: coexist = true is not in this version (take it out)",
     ]
