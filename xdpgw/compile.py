@@ -129,6 +129,7 @@ class Image:
         cfg.explain = explain
         cfg.multi_buffer = multi_buffer
         cfg.af_xdp = any(rule.action.kind == "af_xdp" for rule in self.ruleset.rules)
+        cfg.allow = bool(config.policy.allow)
         return bytes(ffi.buffer(cfg))
 
     @property
@@ -136,6 +137,16 @@ class Image:
         """Entries of the table of fragmented packets; 1 where they are not followed."""
         follows = self.ruleset.config.policy.fragments == "follow"
         return abi.FRAGMENT_SLOTS if follows else 1
+
+    @property
+    def allowed(self) -> bytes:
+        """The structs xg_allowed of the sources that no block covers, back to back."""
+        return b"".join(
+            (8 + bits).to_bytes(4, "little")
+            + bytes((family,))
+            + address.to_bytes(4 if family == 4 else 16, "big").ljust(19, b"\0")
+            for family, address, bits in self.ruleset.config.policy.allow
+        )
 
     @property
     def memory_bytes(self) -> int:

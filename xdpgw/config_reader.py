@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +51,9 @@ MAX_QUEUE = 4095
 
 MAX_TARGETS = 16
 """AF_XDP targets of one policy: XG_MAX_TARGETS of bpf/abi.h."""
+
+MAX_ALLOWED = 10_000
+"""Addresses and prefixes of `allow`: they go into a trie and into the manifest."""
 
 MAX_CPU = 8191
 """Highest CPU number that is taken for one: NR_CPUS of the largest kernels, less one."""
@@ -120,8 +123,8 @@ class _Reader(Tables):
             if not isinstance(self.data.get(name, {}), dict):
                 self.say_type((name,), self.data[name], f"a table: [{name}]")
                 self.data[name] = {}
-        policy = self.policy()
         sets = {name: self.named_set(name) for name in self.names(("sets",), "set")}
+        policy = self.policy(sets)
         ports = self.ports()
         targets = self.targets(ports)
         names = Names(sets, self.data.get("ports", {}), self.data.get("af_xdp", {}))
@@ -130,15 +133,34 @@ class _Reader(Tables):
         fast = self.fastpath()
         return Config(path, policy, rules, sets, ports, targets, log, gateway, fast, warnings, text)
 
-    def policy(self) -> PolicySettings:
-        self.table(("policy",), ("default", "malformed", "fragments", "guard", "rules"))
+    def policy(self, sets: Mapping[str, NamedSet]) -> PolicySettings:
+        keys = ("default", "malformed", "fragments", "guard", "allow", "rules")
+        self.table(("policy",), keys)
         verdicts = ("pass", "drop")
         return PolicySettings(
             self.choice(("policy", "default"), verdicts, "pass"),
             self.choice(("policy", "malformed"), verdicts, "drop"),
             self.choice(("policy", "fragments"), ("rules", "drop", "follow"), "rules"),
             self.boolean(("policy", "guard"), True),
+            self.allow(("policy", "allow"), sets),
         )
+
+    def allow(self, path: KeyPath, sets: Mapping[str, NamedSet]) -> tuple[Prefix, ...]:
+        value = self.table(("policy",)).get("allow", [])
+        if not isinstance(value, list):
+            self.say_type(path, value, 'a list: ["192.0.2.0/24", "@office"]')
+            return ()
+        found: set[Prefix] = set()
+        for index, item in enumerate(value):
+            at = (*path, index)
+            if isinstance(item, str):
+                found.update(self.reading(at, partial(_allowed, item, sets), []))
+            else:
+                self.say_type(at, item, "an address, a prefix or @SET in quotes")
+        if len(found) > MAX_ALLOWED:
+            message = f"allow holds {len(found)} addresses and prefixes"
+            self.say_value(path, message, f"write {MAX_ALLOWED} at most")
+        return tuple(sorted(found))
 
     def rules(self, names: Names) -> tuple[tuple[Rule, ...], tuple[Diagnostic, ...]]:
         path = ("policy", "rules")
@@ -394,6 +416,18 @@ class _Reader(Tables):
 def _broken_set(name: str) -> NamedSet:
     """Stands in for a set that is wrong: rules may use it as anything without another error."""
     return NamedSet(name, None, frozenset({(4, 0, 0)}), ((0, 65535),))
+
+
+def _allowed(word: str, sets: Mapping[str, NamedSet]) -> Iterable[Prefix]:
+    if not word.startswith("@"):
+        return addresses(word)
+    named = sets.get(word[1:])
+    if named is None:
+        hint = likely(word[1:], sets) or f"add it to [sets]: {word[1:]} = [...]"
+        raise Wrong(f'there is no set "{word[1:]}"', hint)
+    if named.kind == "ports":
+        raise Wrong(f'set "{word[1:]}" holds ports', "write a set of addresses")
+    return named.prefixes
 
 
 _HANDLERS = (

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from xdpgw import __version__, loader, rules
+from xdpgw import __version__, blocks, loader, rules
 from xdpgw import _abi as abi
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Names, Session, compile_rules
@@ -44,6 +44,8 @@ class Applied:
     switched: tuple[str, ...]
     """Ports that went from the old policy to the new one."""
     detached: tuple[str, ...]
+    restored: blocks.Restored | None = None
+    """Blocks that a fresh filter took from their file."""
 
 
 def require_supported(ruleset: rules.RuleSet) -> None:
@@ -121,9 +123,11 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
                 jumbo=_jumbo(config),
             )
         )
+        restored = None
         if books:
             _clear(books, _names(before), names)
         else:
+            restored = blocks.restore(instance, loaded.maps)
             instance.pin_books(loaded.maps)
 
         with ExitStack() as undo:
@@ -149,7 +153,7 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
         gone = [port for port in instance.linked_ports() if port not in config.ports]
         for port in gone:
             instance.drop_link(port)
-    return Applied(manifest, tuple(new), tuple(old), tuple(gone))
+    return Applied(manifest, tuple(new), tuple(old), tuple(gone), restored)
 
 
 def _ifindexes(config: Config) -> dict[str, int]:
@@ -220,6 +224,7 @@ def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
         on_exit=config.gateway.on_exit,
         log_sources=config.log.sources,
         reads_vlan=bool(image.tables.use[Dim.VLAN]),
+        allow=config.policy.allow,
     )
 
 

@@ -34,6 +34,7 @@ _MACS = (Dim.MAC_SRC, Dim.MAC_DST)
 """The dimensions that have a map of their own; its name is theirs."""
 
 _RULE_BYTES: int = abi.LAYOUTS["rule"]["itemsize"]
+_ALLOWED_BYTES: int = abi.LAYOUTS["allowed"]["itemsize"]
 
 
 @cache
@@ -115,6 +116,8 @@ def load(
     """
     elf = artifact(DATAPATH)
     entries = entries_of(image)
+    if explain:  # a policy is explained by itself, without what is blocked now
+        entries |= {"blocks": 1, "block_filter": 1}
     programs: dict[str | None, Program] = {}
     shared: dict[str, Map] = dict(books or {})
     with ExitStack() as undo:
@@ -144,6 +147,7 @@ def entries_of(image: Image) -> dict[str, int]:
         "lines": len(image.tables.lines),
         "rules": len(image.rules) // _RULE_BYTES,
         "fragments": image.fragment_slots,
+        "allowed": max(1, len(image.allowed) // _ALLOWED_BYTES),
         **{dim.text: max(1, len(image.tables.macs.get(dim, ()))) for dim in _MACS},
     }
 
@@ -175,6 +179,8 @@ def _fill(image: Image, obj: BpfObject) -> None:
     obj.map("rules").update_many(np.arange(len(rules), dtype=np.uint32), rules)
     for dim, pairs in image.tables.macs.items():
         obj.map(dim.text).update_many(*_columns(pairs))
+    allowed = np.frombuffer(image.allowed, np.uint8).reshape(-1, _ALLOWED_BYTES)
+    obj.map("allowed").update_many(allowed, np.zeros(len(allowed), np.uint32))
 
 
 def _columns(
