@@ -43,6 +43,8 @@ enum xg_limits {
 	XG_MAX_EXT_HEADERS = 8, /* IPv6 extension headers that are stepped over */
 	XG_FRAGMENT_SLOTS = 16384, /* fragmented packets that are followed at once */
 	XG_FRAGMENT_SECONDS = 30, /* so long after its first fragment */
+	XG_BLOCK_SLOTS = 500000, /* addresses and prefixes that are blocked at once */
+	XG_BLOCK_LINES = 8192, /* of the filter before them, struct xg_line */
 	XG_SOURCE_SLOTS = 131072, /* sources that `[log] sources = "new"` remembers */
 	XG_MAX_LIMITS = 1024, /* rules with the action limit in one policy */
 	XG_LIMIT_SLOTS = 2048, /* their buckets: a whole new policy fits beside the old one */
@@ -74,6 +76,7 @@ enum xg_limits {
 	X(RULE, rule, "a rule decided") \
 	X(DEFAULT, default, "no rule decided") \
 	X(MALFORMED, malformed, "a header contradicts itself or the packet's end") \
+	X(BLOCK, block, "the source is blocked") \
 	X(FRAGMENT, fragment, "the setting `fragments` decided") \
 	X(GUARD, guard, "what a host needs to stay reachable") \
 	X(LIMIT, limit, "over a rule's rate") \
@@ -255,7 +258,8 @@ struct xg_config {
 	__u8 multi_buffer; /* a frame may go on behind data_end (kernel 5.18) */
 	__u8 af_xdp; /* some rule hands packets to an AF_XDP target */
 	__u8 limits; /* some rule has the action limit */
-	__u8 zero[3];
+	__u8 allow; /* the table of sources that no block covers is not empty */
+	__u8 zero[2];
 };
 
 /* A cache line, of which everything is built that a lookup walks. */
@@ -365,6 +369,32 @@ struct xg_fragment {
 	__u8 verdict; /* enum xg_verdict */
 	__u8 reason; /* enum xg_reason */
 	__u8 zero[4];
+};
+
+/*
+ * Key of the table of blocks: an address without what lies behind its prefix. Its value is a u64: the
+ * CLOCK_BOOTTIME in ns from which on the block is over, 0 for never.
+ */
+struct xg_block {
+	__u64 high; /* the address as a number, 128 bits with the first byte the most significant; */
+	__u64 low; /* IPv4 in the upper half of `high` */
+	__u16 bits; /* of the prefix, 0 .. 128 */
+	__u8 family;
+	__u8 zero[5];
+};
+
+/* The prefix lengths that the table of blocks holds: bit n of a family is length n. */
+struct xg_block_lengths {
+	__u64 v4;
+	__u64 v6[3];
+};
+
+/* Key of the trie of sources that no block covers. */
+struct xg_allowed {
+	__u32 bits; /* 8 for the family, and those of the prefix */
+	__u8 family;
+	__u8 addr[16]; /* as in struct xg_event */
+	__u8 zero[3];
 };
 
 /* Key of the table of sources seen. */

@@ -3,10 +3,11 @@
  * maps.h - everything the program shares with control.
  *
  * Two kinds, told apart by how long they live:
- *   image   lines, rules, limits, MAC tables, fragments: one set a policy, filled before the program
+ *   image   lines, rules, limits, MAC tables, allowed, fragments: one set a policy, filled before the program
  *           that uses it is attached and, but for fragments, never written again. A reload builds a new
  *           set beside the old one; the link then changes programs, so that a packet meets one set, whole.
- *   books   counters, log books, buckets, sources, the ring, AF_XDP sockets: pinned, handed from program to program.
+ *   books   counters, log books, buckets, sources, blocks, the ring, AF_XDP sockets: pinned, handed from
+ *           program to program.
  * max_entries of an image map is a placeholder; control sets what the policy needs before load.
  */
 #ifndef XG_MAPS_H
@@ -81,6 +82,15 @@ struct {
 
 XG_MAC_TABLE(mac_src);
 XG_MAC_TABLE(mac_dst);
+
+/* Sources that no block covers; the value says nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct xg_allowed);
+	__type(value, __u32);
+} allowed SEC(".maps");
 
 /*
  * Verdicts of first fragments, for `fragments = "follow"`. Of the image: a verdict of the old policy is not
@@ -157,6 +167,29 @@ struct {
 	__type(key, struct xg_source);
 	__type(value, __u64);
 } sources SEC(".maps");
+
+/* Written by control only, as the next two; see block.h. Without preallocation, as a full one takes 53 MB. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, XG_BLOCK_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct xg_block);
+	__type(value, __u64);
+} blocks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xg_block_lengths);
+} block_lengths SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XG_BLOCK_LINES);
+	__type(key, __u32);
+	__type(value, struct xg_line);
+} block_filter SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -6,6 +6,7 @@
 #ifndef XG_VERDICT_H
 #define XG_VERDICT_H
 
+#include "block.h"
 #include "count.h"
 #include "follow.h"
 #include "guard.h"
@@ -25,6 +26,10 @@ static __always_inline void judge(struct xdp_md *ctx, const struct pkt *pkt,
 {
 	int number;
 
+	if (blocked(ctx, pkt)) {
+		decide(judged, XG_VERDICT_DROP, XG_REASON_BLOCK);
+		return;
+	}
 	if (cfg.fragments == XG_FRAGMENTS_DROP &&
 	    (pkt->frag == XG_FRAG_FIRST || pkt->frag == XG_FRAG_LATER)) {
 		decide(judged, XG_VERDICT_DROP, XG_REASON_FRAGMENT);

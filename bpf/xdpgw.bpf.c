@@ -4,7 +4,7 @@
  *
  * Loaded once per port, with the port's view of the policy in `cfg` and the policy's rules in the image maps.
  * Uses UAPI headers only and no CO-RE relocation: one object for all kernels from the floor on. Of the kernel's BTF
- * it takes one thing, the type of the context of its two global functions.
+ * it takes one thing, the type of the context of its global functions.
  */
 #include "maps.h"
 

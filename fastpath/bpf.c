@@ -211,6 +211,44 @@ int xg_map_read_array(int fd, uint32_t n, void *out, size_t out_bytes)
 	return 0;
 }
 
+int xg_map_read_hash(int fd, void *keys, void *values, uint32_t n, uint32_t *done)
+{
+	struct xg_map_info info;
+	uint32_t at = 0;
+	int err;
+
+	*done = 0;
+	err = xg_map_info(fd, &info);
+	if (err)
+		return err;
+	for (;;) {
+		uint32_t count = n - *done;
+
+		err = bpf_map_lookup_batch(
+			fd, *done ? &at : NULL, &at, (char *)keys + (size_t)*done * info.key_bytes,
+			(char *)values + (size_t)*done * info.value_bytes, &count, NULL);
+		if (!err || err == -ENOENT)
+			*done += count;
+		if (err)
+			return err == -ENOENT ? 0 : err; /* -ENOENT: that was all */
+		if (!count)
+			return -ENOSPC;
+	}
+}
+
+int xg_map_delete_many(int fd, const void *keys, uint32_t n, uint32_t *done)
+{
+	uint32_t count = n;
+	int err;
+
+	*done = 0;
+	if (!n)
+		return 0;
+	err = bpf_map_delete_batch(fd, keys, &count, NULL);
+	*done = err == -EFAULT ? 0 : count;
+	return err;
+}
+
 /* ---- Programs ---- */
 
 int xg_prog_fd_by_id(uint32_t id, int *out_fd)

@@ -150,6 +150,15 @@ XG_MUST_CHECK int xg_map_update_many(int fd, const void *keys, const void *value
 				     uint32_t *done);
 
 /*
+ * Reads all entries of a hash map, which nobody writes meanwhile; n is the room, and *done what was there.
+ * -ENOSPC: more than that. Kernel 5.6.
+ */
+XG_MUST_CHECK int xg_map_read_hash(int fd, void *keys, void *values, uint32_t n, uint32_t *done);
+
+/* Removes n keys that lie back to back, which must be there: -ENOENT. *done as above. Kernel 5.6. */
+XG_MUST_CHECK int xg_map_delete_many(int fd, const void *keys, uint32_t n, uint32_t *done);
+
+/*
  * Reads the first n entries of an array map: out is [entry][value], and [entry][cpu][value] with
  * value_bytes rounded up to 8 where the map is per CPU. out_bytes must be just that: -EMSGSIZE
  * else. Not a snapshot: writers go on meanwhile. -EMEDIUMTYPE: not an array.

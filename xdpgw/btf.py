@@ -18,6 +18,7 @@ __all__ = ["REQUIRED", "Types", "check_object", "read_types"]
 REQUIRED = (
     *("config", "line", "leaf", "index", "path", "row", "rule", "counter", "source"),
     *("fragment_key", "fragment", "mac", "event"),
+    *("block", "block_lengths", "allowed"),
 )
 """The structs of bpf/abi.h that the datapath's object must describe."""
 

@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from xdpgw import __version__
+from xdpgw.cli_blocks import block, blocks, unblock
 from xdpgw.cli_generate import generate as generate_command
-from xdpgw.cli_json import as_json_option, print_json
+from xdpgw.cli_json import as_json_option, in_force, note, print_json
 from xdpgw.errors import XdpgwError
 
 if TYPE_CHECKING:
@@ -29,11 +30,6 @@ mode_option = click.option(
     show_default=True,
     help="Where the program runs: in the driver, or behind it for any interface.",
 )
-
-
-def note(text: str) -> None:
-    """Say something to the person, on stderr."""
-    click.echo(text, err=True)
 
 
 class Group(click.Group):
@@ -180,24 +176,11 @@ def reload(file: Path | None) -> None:
     from xdpgw.session import find_session
     from xdpgw.targets import prepare
 
-    instance, manifest = _in_force()
+    instance, manifest = in_force()
     policy, _ = _read(file or Path(manifest.policy_file))
     prepare(policy)  # what cannot be served is no reason to change what is in force
     applied = gateway.apply(policy, instance, session=find_session())
     click.echo(applied_text(applied))
-
-
-def _in_force() -> Any:
-    from xdpgw.pins import Instance
-
-    instance = Instance()
-    manifest = instance.manifest()
-    if manifest is None:
-        raise XdpgwError(
-            "no filter is in force in this network namespace",
-            "xdpgw run FILE starts one; --netns NAME looks into another namespace",
-        )
-    return instance, manifest
 
 
 @cli.command()
@@ -212,7 +195,7 @@ def status(as_json: bool) -> None:
     from xdpgw.render import print_status
     from xdpgw.service import status_of
 
-    state = status_of(*_in_force())
+    state = status_of(*in_force())
     if as_json:
         print_json(state)
     else:
@@ -241,7 +224,7 @@ def rules(file: Path | None, counters: bool, as_json: bool) -> None:
         policy, _ = _read(file)
         listed = rules_of_file(policy)
     else:
-        listed = rules_of_filter(*_in_force())
+        listed = rules_of_filter(*in_force())
     if as_json:
         print_json(listed)
         return
@@ -265,7 +248,7 @@ def targets(as_json: bool) -> None:
     from xdpgw.render import print_targets
     from xdpgw.target_stats import targets_of
 
-    state = targets_of(*_in_force())
+    state = targets_of(*in_force())
     if as_json:
         print_json(state)
     else:
@@ -295,7 +278,7 @@ def limits(addresses: tuple[str, ...], as_json: bool) -> None:
         asked = [ipaddress.ip_address(text) for text in addresses]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    instance, manifest = _in_force()
+    instance, manifest = in_force()
     state = limits_of(instance, manifest, asked)
     if as_json:
         print_json(state)
@@ -344,6 +327,9 @@ def sourceip(port: str, mode: str, count: int | None, as_json: bool) -> None:
     watch(port, mode=mode, count=count, as_json=as_json, note=note)
 
 
+cli.add_command(block)
+cli.add_command(unblock)
+cli.add_command(blocks)
 cli.add_command(generate_command)
 
 

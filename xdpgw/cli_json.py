@@ -1,15 +1,25 @@
-"""What the commands that print data share."""
+"""What several commands share: the option --json, words on stderr, the filter in force."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["as_json_option", "print_json"]
+from xdpgw.errors import XdpgwError
+
+if TYPE_CHECKING:
+    from xdpgw.pins import Instance, Manifest
+
+__all__ = ["as_json_option", "in_force", "note", "print_json"]
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def note(text: str) -> None:
+    """Say something to the person, on stderr."""
+    click.echo(text, err=True)
 
 
 def print_json(data: Any) -> None:
@@ -17,3 +27,21 @@ def print_json(data: Any) -> None:
     import msgspec
 
     sys.stdout.buffer.write(msgspec.json.encode(data) + b"\n")
+
+
+def in_force() -> tuple[Instance, Manifest]:
+    """The filter of this network namespace.
+
+    Raises:
+        XdpgwError: there is none.
+    """
+    from xdpgw.pins import Instance
+
+    instance = Instance()
+    manifest = instance.manifest()
+    if manifest is None:
+        raise XdpgwError(
+            "no filter is in force in this network namespace",
+            "xdpgw run FILE starts one; --netns NAME looks into another namespace",
+        )
+    return instance, manifest

@@ -154,6 +154,7 @@ class Image:
         cfg.limit_deepest_ns = max((limit_words(x).deepest_ns for _, x in limits), default=0)
         cfg.tick_ns = tick_ns
         cfg.first_jiffy = first_jiffy(tick_ns)
+        cfg.allow = bool(config.policy.allow)
         return bytes(ffi.buffer(cfg))
 
     @property
@@ -161,6 +162,16 @@ class Image:
         """Entries of the table of fragmented packets; 1 where they are not followed."""
         follows = self.ruleset.config.policy.fragments == "follow"
         return abi.FRAGMENT_SLOTS if follows else 1
+
+    @property
+    def allowed(self) -> bytes:
+        """The structs xg_allowed of the sources that no block covers, back to back."""
+        return b"".join(
+            (8 + bits).to_bytes(4, "little")
+            + bytes((family,))
+            + address.to_bytes(4 if family == 4 else 16, "big").ljust(19, b"\0")
+            for family, address, bits in self.ruleset.config.policy.allow
+        )
 
     @property
     def memory_bytes(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xdpgw.errors import ConfigError, Diagnostic
-from xdpgw.rule_types import Rate, ResolvedRule, Rule
+from xdpgw.rule_types import Prefix, Rate, ResolvedRule, Rule
 from xdpgw.sets import NamedSet
 
 __all__ = [
@@ -36,6 +36,8 @@ class PolicySettings:
     malformed: Literal["pass", "drop"] = "drop"
     fragments: Literal["rules", "drop", "follow"] = "rules"
     guard: bool = True
+    allow: tuple[Prefix, ...] = ()
+    """Sources that no block covers, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xdpgw import __version__, loader, rules
+from xdpgw import __version__, blocks, loader, rules
 from xdpgw import _abi as abi
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Names, Session, compile_rules, names_of
@@ -49,6 +49,8 @@ class Applied:
     switched: tuple[str, ...]
     """Ports that went from the old policy to the new one."""
     detached: tuple[str, ...]
+    restored: blocks.Restored | None = None
+    """Blocks that a fresh filter took from their file."""
 
 
 def require_supported(ruleset: rules.RuleSet) -> None:
@@ -126,9 +128,11 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
                 jumbo=_jumbo(config),
             )
         )
+        restored = None
         if books:
             _clear(books, _names(before), names)
         else:
+            restored = blocks.restore(instance, loaded.maps)
             instance.pin_books(loaded.maps)
 
         with ExitStack() as undo:
@@ -154,7 +158,7 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
         gone = [port for port in instance.linked_ports() if port not in config.ports]
         for port in gone:
             instance.drop_link(port)
-    return Applied(manifest, tuple(new), tuple(old), tuple(gone))
+    return Applied(manifest, tuple(new), tuple(old), tuple(gone), restored)
 
 
 def update_sets(
@@ -253,6 +257,7 @@ def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
         on_exit=config.gateway.on_exit,
         log_sources=config.log.sources,
         reads_vlan=bool(image.tables.use[Dim.VLAN]),
+        allow=config.policy.allow,
     )
 
 

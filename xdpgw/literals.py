@@ -21,6 +21,7 @@ __all__ = [
     "number",
     "one_of",
     "port_range",
+    "prefix_text",
     "rate",
     "size_bytes",
     "span",
@@ -161,6 +162,13 @@ def _text(family: int, address: int) -> str:
     if family == 4:
         return socket.inet_ntop(socket.AF_INET, address.to_bytes(4, "big"))
     return socket.inet_ntop(socket.AF_INET6, address.to_bytes(16, "big"))
+
+
+def prefix_text(prefix: Prefix) -> str:
+    """A prefix in canonical form; an address where it is one."""
+    family, address, bits = prefix
+    text = _text(family, address)
+    return text if bits == (32 if family == 4 else 128) else f"{text}/{bits}"
 
 
 def addresses(word: str) -> list[Prefix]:

@@ -35,6 +35,7 @@ _MACS = (Dim.MAC_SRC, Dim.MAC_DST)
 
 _RULE_BYTES: int = abi.LAYOUTS["rule"]["itemsize"]
 _LIMIT_BYTES: int = abi.LAYOUTS["limit"]["itemsize"]
+_ALLOWED_BYTES: int = abi.LAYOUTS["allowed"]["itemsize"]
 
 
 @cache
@@ -116,6 +117,8 @@ def load(
     """
     elf = artifact(DATAPATH)
     entries = entries_of(image)
+    if explain:  # a policy is explained by itself, without what is blocked now
+        entries |= {"blocks": 1, "block_filter": 1}
     programs: dict[str | None, Program] = {}
     shared: dict[str, Map] = dict(books or {})
     with ExitStack() as undo:
@@ -150,6 +153,7 @@ def entries_of(image: Image) -> dict[str, int]:
         "rules": len(image.rules) // _RULE_BYTES,
         "limits": len(image.limits) // _LIMIT_BYTES,
         "fragments": image.fragment_slots,
+        "allowed": max(1, len(image.allowed) // _ALLOWED_BYTES),
         **{dim.text: max(1, len(image.tables.macs.get(dim, ()))) for dim in _MACS},
     }
 
@@ -185,6 +189,8 @@ def _fill(image: Image, obj: BpfObject) -> None:
         obj.map(name).update_many(np.arange(len(rows), dtype=np.uint32), rows)
     for dim, pairs in image.tables.macs.items():
         obj.map(dim.text).update_many(*_columns(pairs))
+    allowed = np.frombuffer(image.allowed, np.uint8).reshape(-1, _ALLOWED_BYTES)
+    obj.map("allowed").update_many(allowed, np.zeros(len(allowed), np.uint32))
 
 
 def _columns(

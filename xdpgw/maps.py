@@ -153,6 +153,31 @@ class Map(Handle):
         Raises:
             KernelError: the map is full, or the like; the first ones may be in then.
         """
+        done, err = self._write(keys, values)
+        info = self.info()
+        checked(
+            err,
+            f"writing entry {done} of {len(keys)} into map {info.name} "
+            f"(it takes {info.max_entries} entries)",
+        )
+
+    def fill(self, keys: NDArray[Any], values: NDArray[Any]) -> int:
+        """As `update_many`, but that a map is full or the kernel out of memory is no error.
+
+        Returns:
+            how many were set, the first ones.
+        """
+        done, at_once, err = 0, -1, -errno.ENOMEM
+        while err == -errno.ENOMEM and at_once:
+            # The kernel's stock for a map that is not preallocated fills up between two calls.
+            at_once, err = self._write(keys[done:], values[done:])
+            done += at_once
+        if err not in (-errno.E2BIG, -errno.ENOMEM):
+            checked(err, f"writing entry {done} of {len(keys)} into map {self.info().name}")
+        return done
+
+    def _write(self, keys: NDArray[Any], values: NDArray[Any]) -> tuple[int, int]:
+        """How many pairs got in, and 0 or -errno."""
         import numpy as np
 
         n, info = len(keys), self.info()
@@ -164,11 +189,39 @@ class Map(Handle):
             )
         done = ffi.new("uint32_t *")
         err = lib.xg_map_update_many(self.fileno(), pointer_to(keys), pointer_to(values), n, done)
-        checked(
-            err,
-            f"writing entry {done[0]} of {n} into map {info.name} "
-            f"(it takes {info.max_entries} entries)",
+        return int(done[0]), err
+
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """All keys and values of a hash map that nobody writes meanwhile.
+
+        Returns:
+            shapes (n, key bytes) and (n, value bytes), in the map's order.
+        """
+        import numpy as np
+
+        info = self.info()
+        keys = np.empty((info.max_entries, info.key_size), np.uint8)
+        values = np.empty((info.max_entries, info.value_size), np.uint8)
+        done = ffi.new("uint32_t *")
+        err = lib.xg_map_read_hash(
+            self.fileno(), pointer_to(keys), pointer_to(values), len(keys), done
         )
+        checked(err, f"reading map {info.name}")
+        return keys[: done[0]], values[: done[0]]
+
+    def delete_many(self, keys: NDArray[Any]) -> None:
+        """Remove many keys of a hash map, all of which are there.
+
+        Args:
+            keys: shape (n, ...), n keys of the map's key size.
+        """
+        import numpy as np
+
+        keys, done = np.ascontiguousarray(keys), ffi.new("uint32_t *")
+        if keys.nbytes != len(keys) * self.info().key_size:
+            raise ValueError(f"map {self.info().name} has keys of {self.info().key_size} bytes")
+        err = lib.xg_map_delete_many(self.fileno(), pointer_to(keys), len(keys), done)
+        checked(err, f"deleting key {done[0]} of {len(keys)} in map {self.info().name}")
 
     def delete(self, key: bytes) -> None:
         """Remove a key.

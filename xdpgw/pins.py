@@ -12,7 +12,8 @@ One gateway per network namespace, in a folder named after it:
         run/                   locked by the process in charge
 
 All state lives in the kernel, next to what it describes, so that none can be stale: a reboot that
-takes the filter away takes its description, too. Only the manifest needs care: it is written
+takes the filter away takes its description, too. (But for blocks, which are to outlive it; see
+`xdpgw.blocks`.) Only the manifest needs care: it is written
 beside the old one, the links are switched, then it takes the old one's name. Who finds both (a
 process died in between) takes the one that names the program that the links run.
 """
@@ -31,6 +32,8 @@ from xdpgw import _abi as abi
 from xdpgw.errors import AbiMismatch, BusyError, XdpgwError
 from xdpgw.facts import takes_vlan_tags
 from xdpgw.kernel import Link, Map, ensure_bpffs, netns_inode
+from xdpgw.rule_types import Prefix
+from xdpgw.state import state_folder
 
 __all__ = ["BOOKS", "Attached", "Instance", "Manifest", "notes", "xsk_key"]
 
@@ -45,6 +48,9 @@ BOOKS = (
     "sources",
     "events",
     "xsks",
+    "blocks",
+    "block_lengths",
+    "block_filter",
 )
 """The maps that a new program takes over from the old one."""
 
@@ -79,6 +85,8 @@ class Manifest(msgspec.Struct, frozen=True):
     log_sources: str
     reads_vlan: bool = False
     """Some rule looks at VLAN tags."""
+    allow: tuple[Prefix, ...] = ()
+    """Sources that no block covers."""
     abi: int = abi.MANIFEST_VERSION
 
 
@@ -112,6 +120,8 @@ class Instance:
         if path is None:
             path = ensure_bpffs() / "xdpgw" / f"net-{netns_inode()}"
         self.path = path
+        self.state = state_folder()
+        """The folder for what outlives the filter; it may not be there yet."""
 
     @property
     def exists(self) -> bool:

@@ -12,8 +12,8 @@ from types import FrameType
 from typing import Any
 
 from xdpgw import _abi as abi
+from xdpgw import blocks, gateway, rules, stats
 from xdpgw import config as configs
-from xdpgw import gateway, rules, stats
 from xdpgw._abi import Reason, Verdict
 from xdpgw.config import Config
 from xdpgw.errors import XdpgwError
@@ -79,6 +79,7 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
         Signals().caught() as signals,
         gateway.take_charge(policy, instance, session=session) as applied,
         Targets(instance, note) as targets,
+        blocks.sweeping(instance, note),
     ):
         feeds = Feeds(note)
         try:

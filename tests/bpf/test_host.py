@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections import Counter
 from dataclasses import asdict, astuple
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from tests.judges import KEY_FIELDS
 from tests.packets import POLICIES, ROWS, Row, rows_by_policy
 from tests.reference import Judgement, Reference
 from xdpgw import config, rules
+from xdpgw.block_table import keys_of
 from xdpgw.compile import Image, Session, compile_rules
+from xdpgw.literals import addresses
 
 from .host.driver import END, Answer, SanitizerReport, Script, build, run
 
@@ -134,6 +137,43 @@ def test_host_lets_the_session_pass(program: Path) -> None:
             script.frame(frame)
     reasons = [answer.outcome()["reason"] for answer in run(program, script)]
     assert reasons == ["guard", "default", "default", "guard"]
+
+
+BLOCKED = ["10.0.0.0/8", "10.1.0.1", "2001:db8:a::/48", "2001:db8:a::1", "::/1"]
+
+
+def test_host_blocks_sources(program: Path) -> None:
+    script = Script()
+    text = '[policy]\nallow = ["10.1.0.0/24", "2001:db8:a::2"]\n[ports.left]\n'
+    script.policy(image_of(text), "left", session=SESSION)
+    sources = [prefix for word in BLOCKED for prefix in addresses(word)]
+    script.blocks(keys_of(sources), (0, 0, 1, 1, 2))  # at 1, what ends at 1 is over
+    for layer, source in (
+        (ipv4, "10.1.0.1"),
+        (ipv4, "10.1.1.1"),
+        (ipv4, "11.1.1.1"),
+        (ipv6, "2001:db8:a::1"),
+        (ipv6, "2001:db8:a::2"),
+        (ipv6, "a000::"),
+    ):
+        script.frame(eth(layer(tcp(), src=source)))
+    reasons = [answer.outcome()["reason"] for answer in run(program, script)]
+    assert reasons == ["default", "block", "default", "block", "default", "default"]
+
+
+def test_host_fuzz_of_blocks_is_clean(program: Path) -> None:
+    script = Script()
+    sources = [prefix for word in BLOCKED for prefix in addresses(word)]
+    for session in (SESSION, SESSION6):
+        image = image_of('[policy]\nallow = ["10.1.0.2"]\n[ports.left]\n' + LOGGING)
+        script.policy(image, "left", session=session)
+        script.blocks(keys_of(sources), (0, 0, 1, 0, 2))
+        for frame in (*(row.frame for row in ROWS if len(row.frame) < LONG_FRAME), *SESSION_FRAMES):
+            script.corpus(frame)
+        script.fuzz(SEED, 20_000, 10)
+    answers = run(program, script)
+    reasons = Counter(x.outcome()["reason"] for x in answers if x.frame is not None)
+    assert reasons["block"] > 100 < reasons["default"]
 
 
 def assert_agrees(policy: str, answer: Answer, wanted: Judgement) -> None:

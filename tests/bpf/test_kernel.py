@@ -13,6 +13,7 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,6 +139,45 @@ def test_update_many_past_the_end_tells_where(table: Map) -> None:
     with pytest.raises(KernelError, match=r"entry 3 of 5 into map t_table \(it takes 3 entries\)"):
         table.update_many(np.arange(5, dtype=np.uint32), np.zeros(5, np.uint64))
     assert len(list(table.items())) == 3
+
+
+def test_fill_of_a_full_map_tells_how_many_are_in(table: Map) -> None:
+    keys, values = np.arange(5, dtype=np.uint32), np.arange(5, dtype=np.uint64)
+    assert table.fill(keys[:2], values[:2]) == 2
+    assert table.fill(keys, values) == 3
+    assert table.fill(keys[3:], values[3:]) == 0
+
+
+@pytest.mark.parametrize(("written", "wanted"), [([2, 1, 2], 5), ([2, 0], 2), ([0], 0)])
+def test_fill_goes_on_after_a_lack_of_memory_while_it_gets_on(
+    table: Map, monkeypatch: pytest.MonkeyPatch, written: list[int], wanted: int
+) -> None:
+    offered, left = [], list(written)
+
+    def write(keys: Any, values: Any) -> tuple[int, int]:
+        offered.append(len(keys))
+        done = left.pop(0)
+        return done, 0 if done == len(keys) else -errno.ENOMEM
+
+    monkeypatch.setattr(table, "_write", write)
+    assert table.fill(np.arange(5, dtype=np.uint32), np.zeros(5, np.uint64)) == wanted
+    assert offered == [5 - sum(written[:n]) for n in range(len(written))]
+
+
+def test_read_gives_all_of_a_hash_and_delete_many_takes_them(table: Map) -> None:
+    keys, values = table.read()
+    assert (keys.shape, values.shape) == ((0, 4), (0, 8))
+    table.update_many(np.array([7, 8, 9], np.uint32), np.array([70, 80, 90], np.uint64))
+    keys, values = table.read()
+    pairs = dict(zip(keys.view(np.uint32).flat, values.view(np.uint64).flat, strict=True))
+    assert pairs == {7: 70, 8: 80, 9: 90}
+    table.delete_many(np.array([9, 7], np.uint32))
+    assert list(table.items()) == [(u32(8), (80).to_bytes(8, "little"))]
+    table.delete_many(np.empty(0, np.uint32))
+    with pytest.raises(KernelError, match="deleting key 1 of 2 in map t_table"):
+        table.delete_many(np.array([8, 5], np.uint32))
+    with pytest.raises(ValueError, match="keys of 4 bytes"):
+        table.delete_many(np.array([8], np.uint64))
 
 
 def test_update_many_of_another_size_is_refused(table: Map) -> None:

@@ -139,11 +139,13 @@ VARIANTS: dict[str, Variant] = {
     "full": Variant(_policy(_ALL, default="pass", sources="off")),
     "everything": Variant(
         _policy(
-            _LOGGED.replace(" tx ", " af_xdp some else pass ", 1),
+            _LOGGED.replace(" tx ", " af_xdp some else pass ", 1).replace(
+                " drop ", " limit 1000/s per source ", 200
+            ),
             default="drop",
             sources="new",
             fragments="follow",
-        )
+        ).replace("[policy]", '[policy]\nallow = ["192.0.2.0/24"]')
         + '[af_xdp.some]\nhandler = "count"\n',
         multi_buffer=MULTI_BUFFER,
         session=_SESSION,

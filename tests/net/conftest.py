@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.namespaces import needs_network_namespaces
+from xdpgw.state import ENVIRONMENT
 
 PINS = Path("/sys/fs/bpf/xdpgw")
 NAMED = Path("/run/netns")
@@ -40,6 +41,14 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     assert _left() <= before
     assert _commands() == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the filters of these tests keep is not kept where the machine's own would be."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(ENVIRONMENT, str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(params=["native", "generic"])

@@ -184,7 +184,10 @@ def test_detach_by_another_process_ends_the_run(bed: TestBed, policy: Path) -> N
         assert "detached by another process" in run.err.read_text()
 
 
-@pytest.mark.parametrize("command", [["status"], ["rules"], ["reload"]])
+@pytest.mark.parametrize(
+    "command",
+    [["status"], ["rules"], ["reload"], ["block", "::1"], ["unblock", "--all"], ["blocks"]],
+)
 def test_commands_without_a_filter_say_so(bed: TestBed, command: list[str]) -> None:
     done = xdpgw(bed, *command)
     assert done.returncode == 1
@@ -280,7 +283,7 @@ def test_mtu_too_large_for_native_is_a_sentence_and_auto_goes_generic(tmp_path: 
 @pytest.mark.parametrize(
     "words",
     [["run", "FILE"], ["status"], ["detach"], ["explain", "FILE", "--pcap", "FILE"],
-     ["sourceip", "lo"], ["demo"], ["testbed", "up"]],
+     ["sourceip", "lo"], ["demo"], ["testbed", "up"], ["block", "192.0.2.1"], ["blocks"]],
 )  # fmt: skip
 def test_without_privilege_every_command_is_a_sentence(tmp_path: Path, words: list[str]) -> None:
     path = tmp_path / "edge.toml"
@@ -299,7 +302,7 @@ def test_without_privilege_every_command_is_a_sentence(tmp_path: Path, words: li
         assert done.returncode == 0
     else:
         assert done.returncode in (1, 3)
-        assert "root" in done.stderr or words == ["status"], done.stderr
+        assert "root" in done.stderr or words[0] in ("status", "block", "blocks"), done.stderr
 
 
 def test_demo_shows_both_modes_alike_and_leaves_nothing() -> None:

@@ -60,7 +60,7 @@ def test_check_bad_policy_tells_all_errors_and_exits_2(
     assert lines == [
         f'{policy}:4:12: unknown word "tpc" (did you mean "tcp"?)',
         f'{policy}:6:1: unknown key "x" in [policy] (write default, malformed, fragments, '
-        "guard or rules)",
+        "guard, allow or rules)",
     ]
 
 

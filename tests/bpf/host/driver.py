@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from tests.fastpath.toolchain import ROOT
 from xdpgw import _abi as abi
 from xdpgw._abi import Dim, Reason, Verdict
+from xdpgw.block_table import lengths_of, lines_of
 from xdpgw.compile import Image, Session
 from xdpgw.explain import key_of
 
@@ -105,6 +106,23 @@ class Script:
         for name, dim in _MACS.items():
             pairs = image.tables.macs.get(dim, ())
             self._add("T", _name(name), *(key + struct.pack("<I", found) for key, found in pairs))
+        size = abi.LAYOUTS["allowed"]["itemsize"]
+        allowed = (image.allowed[at : at + size] for at in range(0, len(image.allowed), size))
+        self._add("T", _name("allowed"), *(key + bytes(4) for key in allowed))
+
+    def blocks(self, keys: Any, ends_ns: Sequence[int]) -> None:
+        """Block sources from here to the next policy.
+
+        Args:
+            keys: struct xg_block, shape (n,).
+            ends_ns: of each; 0 for none, and the clock starts at 1 and goes on while it fuzzes.
+        """
+        ends = np.array(ends_ns, "<u8")
+        pairs = (k.tobytes() + end.tobytes() for k, end in zip(keys, ends, strict=True))
+        self._add("T", _name("blocks"), *pairs)
+        size = abi.LAYOUTS["block_lengths"]["itemsize"]
+        self._add("A", _name("block_lengths"), lengths_of(keys).to_bytes(size, "little"))
+        self._add("A", _name("block_filter"), lines_of(keys).tobytes())
 
     def frame(self, frame: bytes, *, linear: int | None = None) -> None:
         """Judge a frame; one answer.

@@ -8,7 +8,7 @@
 
 #include "host.h"
 
-#define LRU_ENTRIES 64 /* small, so that it evicts */
+#define KEYED_ENTRIES 64 /* of an LRU table, small, so that it evicts; of others at most */
 #define REFUSE_EACH 7 /* the ring is full every so often */
 #define UNWRITTEN 0xa5 /* what a reserved record holds before it is written */
 
@@ -77,7 +77,12 @@ void maps_reset(void)
 	for (size_t i = 0; i < host_map_count; i++) {
 		struct host_map *map = &host_maps[i];
 
-		map_allocate(map, map->type == BPF_MAP_TYPE_LRU_HASH ? LRU_ENTRIES : map->entries);
+		bool is_lru = map->type == BPF_MAP_TYPE_LRU_HASH;
+
+		if (is_lru || (is_keyed(map) && map->entries > KEYED_ENTRIES))
+			map_allocate(map, KEYED_ENTRIES);
+		else
+			map_allocate(map, map->entries);
 	}
 }
 
@@ -200,6 +205,11 @@ void clock_advance(uint64_t ns)
 }
 
 __u64 bpf_ktime_get_ns(void)
+{
+	return now_ns;
+}
+
+__u64 bpf_ktime_get_boot_ns(void)
 {
 	return now_ns;
 }

@@ -1,0 +1,250 @@
+"""The commands `xdpgw block`, `unblock` and `blocks`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from xdpgw.cli_json import as_json_option, in_force, note, print_json
+from xdpgw.errors import ConfigError, XdpgwError
+
+if TYPE_CHECKING:
+    from xdpgw.pins import Manifest
+    from xdpgw.rule_types import Prefix
+
+__all__ = ["block", "blocks", "unblock"]
+
+_T = TypeVar("_T")
+
+LONGEST = "3650d"
+NAMED_MOST = 5
+"""So many sources are told by name, the rest by number."""
+
+sources_argument = click.argument("sources", metavar="[ADDRESS|PREFIX|-]...", nargs=-1)
+file_option = click.option(
+    "--file", type=click.Path(path_type=Path), help="Addresses and prefixes of a file, one a line."
+)
+
+
+@click.command()
+@sources_argument
+@file_option
+@click.option("--for", "duration", metavar="TIME", help="10m, 12h or 1d.  [default: no end]")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for `xdpgw blocks`.")
+@click.option("--force", is_flag=True, help="Also /0, and what covers your own SSH session.")
+def block(
+    sources: tuple[str, ...], file: Path | None, duration: str | None, reason: str, force: bool
+) -> None:
+    """Drop all packets from sources, at once and on all ports, before any rule is asked.
+
+    A source that is blocked already gets the new end and reason. `-` reads sources from stdin, one
+    a line. Blocks are kept over restarts and reboots. What `allow` of the policy names is never
+    blocked, nor is the SSH session that put the policy in force.
+
+    \b
+    Example:
+      xdpgw block 192.0.2.7 --for 10m --reason "probes ssh"
+      xdpgw block --file feed.netset --for 1d
+    """
+    from xdpgw.blocks import add
+    from xdpgw.literals import duration_ns
+
+    wanted = _read(sources, file)
+    for_ns = None
+    if duration is not None:
+        for_ns = _reading("--for", lambda: duration_ns(duration, "1s", LONGEST, "time"))
+    if not reason.isprintable():
+        raise click.BadParameter("write one line of printable text", param_hint="--reason")
+    if not force:
+        _refuse_dangerous(wanted)
+    instance, manifest = in_force()
+    _hold_against_allow(wanted, manifest)
+    add(instance, wanted, for_ns=for_ns, reason=reason)
+    click.echo(f"{_named(wanted)}: blocked" + ("" if duration is None else f" for {duration}"))
+
+
+@click.command()
+@sources_argument
+@file_option
+@click.option("--all", "everything", is_flag=True, help="All that is blocked.")
+def unblock(sources: tuple[str, ...], file: Path | None, everything: bool) -> None:
+    """Take back what `xdpgw block` did, at once.
+
+    \b
+    Example:
+      xdpgw unblock 192.0.2.7
+    """
+    from xdpgw.blocks import clear, covering, remove
+    from xdpgw.literals import prefix_text
+
+    if everything:
+        if sources or file:
+            raise click.UsageError("--all takes no addresses")
+        count = clear(in_force()[0])
+        click.echo(f"{count} unblocked" if count else "nothing was blocked")
+        return
+    wanted = _read(sources, file)
+    instance, _ = in_force()
+    missing = remove(instance, wanted)
+    if len(missing) < len(wanted):
+        were_there = set(wanted) - set(missing)
+        click.echo(f"{_named([x for x in wanted if x in were_there])}: unblocked")
+    if missing:
+        wider = covering(instance, missing[0])
+        raise XdpgwError(
+            f"not blocked: {_named(missing)}",
+            "xdpgw blocks shows what is"
+            if wider is None
+            else f"{prefix_text(wider)} is, and covers {prefix_text(missing[0])}",
+        )
+
+
+@click.command()
+@as_json_option
+def blocks(as_json: bool) -> None:
+    """Show what is blocked: how long still, since when, and why.
+
+    \b
+    Example:
+      xdpgw blocks --json | jq -r '.[].source'
+    """
+    from xdpgw.blocks import listed
+    from xdpgw.literals import prefix_text
+
+    found = listed(in_force()[0])
+    if as_json:
+        print_json(
+            [
+                {
+                    "source": prefix_text(x.source),
+                    "left_s": None if x.left_ns is None else x.left_ns / 1e9,
+                    "since_ns": x.since_ns,
+                    "reason": x.reason,
+                }
+                for x in found
+            ]
+        )
+        return
+    rows = [
+        (
+            prefix_text(x.source),
+            "no end" if x.left_ns is None else _duration_text(x.left_ns),
+            "unknown" if x.since_ns is None else _time_text(x.since_ns),
+            x.reason,
+        )
+        for x in found
+    ]
+    if not rows:
+        click.echo("nothing is blocked")
+        return
+    rows.insert(0, ("source", "left", "since", "reason"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    click.echo("\n".join(lines))
+
+
+def _read(words: Sequence[str], file: Path | None) -> list[Prefix]:
+    """The sources of a command line, each once.
+
+    Raises:
+        ConfigError: with all that is wrong with the lines of a file or of stdin.
+    """
+    from xdpgw.literals import addresses
+    from xdpgw.sets import read_feed
+
+    found: list[Prefix] = []
+    for word in words:
+        if word != "-":
+            found += _reading(None, partial(addresses, word))
+    files = [Path("/dev/stdin")] if "-" in words else []
+    for path in (*files, *([file] if file else [])):
+        try:
+            feed, wrong = read_feed(path)
+        except OSError as error:
+            raise XdpgwError(f"cannot read {path}: {error.strerror}") from error
+        if wrong:
+            raise ConfigError(wrong)
+        found += feed.prefixes
+    if not found and not files and not file:
+        raise click.UsageError("name an address or a prefix, or --file")
+    return list(dict.fromkeys(found))
+
+
+def _reading(option: str | None, read: Callable[[], _T]) -> _T:
+    """What `read` gives; a usage error with what was wrong."""
+    from xdpgw.literals import Wrong
+
+    try:
+        return read()
+    except Wrong as wrong:
+        text = wrong.message + (f" ({wrong.hint})" if wrong.hint else "")
+        raise click.BadParameter(text, param_hint=option) from wrong
+
+
+def _refuse_dangerous(sources: Sequence[Prefix]) -> None:
+    from xdpgw.blocks import allowed_part
+    from xdpgw.literals import addresses, prefix_text
+    from xdpgw.session import find_session
+
+    for family, address, bits in sources:
+        if bits == 0:
+            raise XdpgwError(
+                f"{prefix_text((family, address, bits))} blocks all of IPv{family}",
+                "add --force if that is what you want",
+            )
+    session = find_session()
+    if session is None:
+        return
+    for source, _ in allowed_part(sources, addresses(session.client)):
+        raise XdpgwError(
+            f"{prefix_text(source)} covers {session.client}, from where your SSH session comes: "
+            "it would be the last one",
+            "put it into allow of [policy], or add --force",
+        )
+
+
+def _hold_against_allow(sources: Sequence[Prefix], manifest: Manifest) -> None:
+    from xdpgw.blocks import allowed_part
+
+    parts = list(allowed_part(sources, manifest.allow))
+    whole = [source for source, is_whole in parts if is_whole]
+    if whole:
+        raise XdpgwError(
+            f"the policy allows it, so it cannot be blocked: {_named(whole)}",
+            f"nothing was blocked; allow is in [policy] of {manifest.policy_file}",
+        )
+    if parts:
+        some = _named([source for source, _ in parts])
+        note(f"warning: the policy allows a part of it, which is not blocked: {some}")
+
+
+def _named(sources: Sequence[Prefix]) -> str:
+    """Sources as text, if they are few."""
+    from xdpgw.literals import prefix_text
+
+    names = ", ".join(map(prefix_text, sources[:NAMED_MOST]))
+    more = len(sources) - NAMED_MOST
+    return f"{names} and {more} more" if more > 0 else names or "nothing"
+
+
+def _duration_text(ns: int) -> str:
+    """A time in its two largest units: 9m58s."""
+    left = max(1, -(-ns // 10**9))
+    out: list[str] = []
+    for unit, seconds in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= seconds or out:
+            out.append(f"{left // seconds}{unit}")
+            left %= seconds
+    return "".join(out[:2])
+
+
+def _time_text(ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ns / 1e9))
