@@ -125,3 +125,20 @@ def test_ranges_hold_and_meet_as_sets_of_addresses_do(one: list[Prefix], two: li
         assert (both[0][0], both[-1][1]) == (0, (1 << width) - 1)
         assert all(x[1] + 1 == y[0] for x, y in pairwise(both))
         assert list(Ranges.of(a)) == list(a)
+
+
+PADDING = [(6, n << 64 | n, 128) for n in range(100, 101 + SMALL)]
+
+
+@given(SETS, prefix(), st.sampled_from(([], PADDING)))
+def test_prefixes_within_a_range_are_those_that_begin_there(
+    some: list[Prefix], around: Prefix, more: list[Prefix]
+) -> None:
+    made = Prefixes.of(some + more)
+    first, last = span(around)
+    family = around[0]
+    assert made.within(family, first, last) == sorted(
+        x for x in {*some, *more} if x[0] == family and first <= x[1] <= last
+    )
+    assert made.holds(*around) == (around in some)
+    assert all(made.holds(*x) for x in some)
