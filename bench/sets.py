@@ -55,7 +55,7 @@ CHECKED = 512
 """Sources of each trace on which subjects must agree."""
 
 CHANGES, QUICK_CHANGES = 1000, 10
-EDITED = 5
+EDITED = 9
 """Members that are taken out of the tables and put back in a sample."""
 
 SPARE_LINES = 1 << 18
@@ -297,7 +297,8 @@ class _Bench:
         words = self._undo.enter_context(table.memory()).view(np.uint64).reshape(-1, 8)
         words[: len(tables.lines)] = tables.lines
         editor, whole = SetEditor(tables, words), _members(found.image)
-        chosen = list(whole)[:: max(1, len(whole) // EDITED)][:EDITED]
+        step = max(1, len(whole) // EDITED)
+        chosen = list(whole)[step // 2 :: step][:EDITED]  # in the order of addresses
         less = [whole.difference(Prefixes.of([member]))[1] for member in chosen]
 
         def edit() -> float:
