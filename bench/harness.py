@@ -13,7 +13,6 @@ it, and the lookups of one packet may overlap those of the next.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -103,8 +102,8 @@ class Harness:
         self._shared = {name: first.map(name) for name in (*room, "trace_control")}
         self._nothing, self.parsed = first.program("rewrite"), first.program("parsed")
         self.no_rules = first.program("verdict")
-        self._trace = _memory(undo, first.map("trace"))
-        self._sources = _memory(undo, first.map("trace_sources"))
+        self._trace = undo.enter_context(first.map("trace").memory())
+        self._sources = undo.enter_context(first.map("trace_sources").memory())
 
     def datapath(self, image: Image) -> tuple[BpfObject, Mapping[str, Map]]:
         """The datapath with an image, as an object with the programs of bench/harness.bpf.c.
@@ -177,23 +176,16 @@ class Harness:
     def _show(self, trace: Trace) -> None:
         if self._shown is trace:
             return
-        self._trace[: trace.heads.size] = trace.heads.tobytes()
+        self._trace[: trace.heads.size] = trace.heads.reshape(-1)
         family = last = 0
         if trace.sources is not None:
             family, last = (4 if trace.sources.shape[1] == 4 else 6), len(trace.sources) - 1
             wide = np.zeros((len(trace.sources), 16), np.uint8)
             wide[:, : trace.sources.shape[1]] = trace.sources
-            self._sources[: wide.size] = wide.tobytes()
+            self._sources[: wide.size] = wide.reshape(-1)
         book = struct.pack("=6I", 0, len(trace.heads) - 1, trace.random_at, family, last, 0)
         self._shared["trace_control"].update(bytes(4), book)
         self._shown = trace
-
-
-def _memory(undo: ExitStack, table: Map) -> mmap.mmap:
-    """The values of an array map."""
-    size = table.info().max_entries * table.info().value_size
-    pages = -(-size // mmap.PAGESIZE)
-    return undo.enter_context(mmap.mmap(table.fileno(), pages * mmap.PAGESIZE))
 
 
 def memory_bytes(maps: Mapping[str, Any]) -> int:

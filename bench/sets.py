@@ -16,7 +16,8 @@ net of the harness (bench/harness.py). Before that, all three must find the same
               image, and the trie
     build     ms: "read" from the file to the prefixes in memory, "compile" to the bytes of the
               maps, "load" into the kernel; the trie is filled by one system call from an array
-    change    us for one element more or one less. This version has no way to it but to build anew
+    change    us for one element more or one less: in the tables in force (`SetEditor`, from the set
+              before and the set after), or by building all anew, as for a change that does not fit
 
 Lookups of several packets overlap in the processor, here as in a driver's loop: a chain of lookups,
 each waiting for the one before, would take longer.
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from xdpgw.compile import Image
     from xdpgw.config import Config
     from xdpgw.kernel import Map, Program
+    from xdpgw.prefixes import Prefixes
 
 __all__ = ["SIZES", "plan"]
 
@@ -53,6 +55,12 @@ CHECKED = 512
 """Sources of each trace on which subjects must agree."""
 
 CHANGES, QUICK_CHANGES = 1000, 10
+EDITED = 9
+"""Members that are taken out of the tables and put back in a sample."""
+
+SPARE_LINES = 1 << 18
+"""For all edits of a run: what they no longer need is not used again."""
+
 BUILT = "blocklist"
 """The kind that is built and changed in each round."""
 
@@ -267,7 +275,53 @@ class _Bench:
             return loader.load(_compile(read), [None])
 
         yield Subject(case, TRIE, trie, "us", TRIE)
+        edited = self._edits(found)
+        if edited is not None:
+            yield Subject(case, "xdpgw, edited", edited, "us", TRIE)
         yield Subject(case, "xdpgw, built anew", _timed(rebuild, 1e6), "us", TRIE)
+
+    def _edits(self, found: _Set) -> Callable[[], float] | None:
+        """A sampler of us an edit; None for a set so small that it must be built anew."""
+        import numpy as np
+
+        from xdpgw.kernel import Map
+        from xdpgw.prefixes import Prefixes
+        from xdpgw.set_edits import NeedsRebuild, SetEditor
+
+        tables = found.image.tables
+        mmapable = 1 << 10  # BPF_F_MMAPABLE
+        entries = len(tables.lines) + SPARE_LINES
+        table = self._undo.enter_context(
+            Map.create("array", "lines", key=4, value=64, entries=entries, flags=mmapable)
+        )
+        words = self._undo.enter_context(table.memory()).view(np.uint64).reshape(-1, 8)
+        words[: len(tables.lines)] = tables.lines
+        editor, whole = SetEditor(tables, words), _members(found.image)
+        step = max(1, len(whole) // EDITED)
+        chosen = list(whole)[step // 2 :: step][:EDITED]  # in the order of addresses
+        less = [whole.difference(Prefixes.of([member]))[1] for member in chosen]
+
+        def edit() -> float:
+            start = time.perf_counter()
+            for rest in less:
+                editor.replace(whole, rest)
+                editor.replace(rest, whole)
+            return (time.perf_counter() - start) / (2 * len(less)) * 1e6
+
+        try:
+            edit()
+        except NeedsRebuild:
+            return None
+        return edit
+
+
+def _members(image: Image) -> Prefixes:
+    """The set of the policy's rule."""
+    from xdpgw.rule_types import Addresses
+
+    (asked,) = image.ruleset.rules[0].predicates
+    assert isinstance(asked, Addresses)
+    return asked.prefixes
 
 
 @contextmanager
