@@ -11,7 +11,7 @@
  *   struct xg_line     control -> program, a row of the map `lines`, read as one of the structs below it
  *   struct xg_limit    control -> program, a row of the map `limits`
  *   struct xg_limit_line   program -> itself and control: buckets of sources
- *   struct xg_offenders    program -> control, a row a limit
+ *   struct xg_offender     program -> control, XG_OFFENDERS a limit
  *   struct xg_counter  program -> control, per CPU
  *   struct xg_event    program -> control, through the ring buffer, or as the answer of `explain`
  *   struct xg_socket_stats   the process that serves AF_XDP targets -> whoever asks, a row a socket
@@ -337,10 +337,6 @@ struct xg_offender {
 	__u8 addr[16]; /* as in struct xg_event, less the bits that the limit does not look at */
 	__u32 family; /* 0: not IP */
 	__u32 busy; /* being written */
-};
-
-struct xg_offenders {
-	struct xg_offender at[XG_OFFENDERS];
 };
 
 struct xg_counter {

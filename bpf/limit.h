@@ -111,13 +111,12 @@ static __always_inline struct limit_hash hash_source(const struct xg_limit *limi
 static __always_inline void note_offender(const __u32 *slot, __u32 family,
 					  const struct limit_source *source, __u64 key, __u64 now)
 {
-	struct xg_offenders *all = bpf_map_lookup_elem(&limit_offenders, slot);
-	struct xg_offender *offender;
+	struct xg_offender *offender = bpf_map_lookup_elem(&limit_offenders, slot);
 	__u64 *addr, seen;
 
-	if (!all)
+	if (!offender)
 		return;
-	offender = &all->at[key >> XG_LIMIT_TIME_BITS & (XG_OFFENDERS - 1)];
+	offender += key >> XG_LIMIT_TIME_BITS & (XG_OFFENDERS - 1);
 	addr = (void *)offender->addr;
 	seen = *(volatile __u64 *)&offender->ts_ns;
 	if (addr[0] == source->first && addr[1] == source->rest && offender->family == family) {

@@ -147,7 +147,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, XG_LIMIT_SLOTS);
 	__type(key, __u32);
-	__type(value, struct xg_offenders);
+	__type(value, struct xg_offender[XG_OFFENDERS]);
 } limit_offenders SEC(".maps");
 
 /* When a source was last told, CLOCK_MONOTONIC (coarse) in ns. */

@@ -49,7 +49,6 @@ STRUCTS = (
     "limit",
     "limit_line",
     "offender",
-    "offenders",
     "counter",
     "fragment_key",
     "fragment",

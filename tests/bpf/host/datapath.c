@@ -25,9 +25,10 @@ volatile struct xg_config *const host_cfg = &cfg;
 
 /* All but the ring. */
 struct host_map host_maps[] = {
-	MAP(lines),	   MAP(rules),	      MAP(mac_src),	 MAP(mac_dst),	   MAP(counters),
-	MAP(rule_counters), MAP(log_counters), MAP(log_buckets), MAP(sources), MAP(explained),
-	MAP(fragments),
+	MAP(lines),	    MAP(rules),		MAP(mac_src),	      MAP(mac_dst),
+	MAP(counters),	    MAP(rule_counters), MAP(log_counters),    MAP(log_buckets),
+	MAP(sources),	    MAP(explained),	MAP(fragments),	      MAP(limits),
+	MAP(limit_buckets), MAP(limit_lines),	MAP(limit_offenders),
 };
 
 const size_t host_map_count = sizeof(host_maps) / sizeof(host_maps[0]);

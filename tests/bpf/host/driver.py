@@ -102,6 +102,7 @@ class Script:
         self._add("C", image.config(port, session=session, explain=True, multi_buffer=multi_buffer))
         self._add("A", _name("lines"), image.tables.lines.tobytes())
         self._add("A", _name("rules"), image.rules)
+        self._add("A", _name("limits"), image.limits)
         for name, dim in _MACS.items():
             pairs = image.tables.macs.get(dim, ())
             self._add("T", _name(name), *(key + struct.pack("<I", found) for key, found in pairs))

@@ -209,6 +209,12 @@ __u64 bpf_ktime_get_coarse_ns(void)
 	return now_ns;
 }
 
+/* 250 a second, from INITIAL_JIFFIES of linux/jiffies.h on: as the images here have it. */
+__u64 bpf_jiffies64(void)
+{
+	return (1ULL << 32) - 300 * 250 + now_ns / 4000000;
+}
+
 /*
  * A socket listens behind every key that the map has, as `explain` takes it: so explaining and logging can
  * be held against each other. What happens without one is the kernel's part, and tests/net's.

@@ -21,6 +21,7 @@ void *bpf_ringbuf_reserve(void *ring, __u64 size, __u64 flags);
 void bpf_ringbuf_submit(void *record, __u64 flags);
 __u64 bpf_ktime_get_ns(void);
 __u64 bpf_ktime_get_coarse_ns(void);
+__u64 bpf_jiffies64(void);
 __u64 bpf_xdp_get_buff_len(struct xdp_md *ctx);
 long bpf_redirect_map(void *map, __u64 key, __u64 flags);
 
