@@ -1,20 +1,25 @@
 """Random policies and random packets over small pools, so that rules and packets often meet.
 
-Policies are hypothesis strategies, to shrink; packets come from a seeded generator, as a policy is
-held to many of them.
+Policies come from whoever chooses among options: hypothesis, which shrinks, or a seeded generator,
+which gives the same on every machine. Packets come from a seeded generator, as a policy is held to
+many of them.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from tests import frames as f
 from tests.packets import ROWS
 
-__all__ = ["packets", "policies", "rule_lines"]
+__all__ = ["PORTS", "packets", "policies", "policy"]
+
+_Option = TypeVar("_Option")
+_Choose = Callable[[Sequence[_Option]], _Option]
 
 PORTS = ("left", "right")
 _ADDRESSES = (
@@ -77,38 +82,63 @@ handler = "count"
 """
 
 
-@st.composite
-def _endpoint(draw: st.DrawFn, side: str) -> str:
-    words = [side]
-    which = draw(st.sampled_from(("addresses", "ports", "both")))
+_KINDS = ("simple", "other", "from", "to", "on")
+_LIMITS = ("1/m burst 1", "1/m burst 3 per source", "1/m burst 2 per rule")
+_LIMITS += ("1/m burst 2 per source/24,48", "1/m burst 4 per source/8,32", "1/m burst 9")
+
+
+def _endpoint(choose: _Choose[str], side: str) -> str:
+    words, which = [side], choose(("addresses", "ports", "both"))
     if which != "ports":
-        words += [draw(st.sampled_from(("", "not"))), draw(st.sampled_from(_ADDRESSES))]
+        words += [choose(("", "not")), choose(_ADDRESSES)]
     if which != "addresses":
-        words += ["port", draw(st.sampled_from(("", "not"))), draw(st.sampled_from(_PORTS))]
+        words += ["port", choose(("", "not")), choose(_PORTS)]
     return " ".join(word for word in words if word)
 
 
-@st.composite
-def rule_lines(draw: st.DrawFn, number: int) -> str:
+def _match(choose: _Choose[str]) -> str:
+    kind = choose(_KINDS)
+    if kind in ("from", "to"):
+        return _endpoint(choose, kind)
+    pools = {"simple": _SIMPLE, "other": _OTHER, "on": ("on left", "on right")}
+    return choose(pools[kind])
+
+
+def _rule(choose: _Choose[str], number: int, limits: bool) -> str:
     """A rule with a name of its own and up to four matches."""
-    one_of = [st.sampled_from(_SIMPLE), st.sampled_from(_OTHER), _endpoint("from"), _endpoint("to")]
-    one_of.append(st.sampled_from(("on left", "on right")))
-    matches = draw(st.lists(st.one_of(one_of), max_size=4, unique_by=lambda m: m.split()[0]))
-    return f"r{number} {draw(st.sampled_from(_ACTIONS))} {' '.join(matches)}"
+    matches: dict[str, str] = {}
+    for _ in choose(("", "1", "12", "123", "1234")):
+        match = _match(choose)
+        matches.setdefault(match.split()[0], match)
+    action = choose(_ACTIONS)
+    if limits and choose(("no", "no", "no", "yes")) == "yes":
+        action = f"limit {choose(_LIMITS)}"
+    return f"r{number} {action} {' '.join(matches.values())}"
 
 
-@st.composite
-def policies(draw: st.DrawFn, most_rules: int = 12) -> str:
-    """A whole policy file."""
-    count = draw(st.integers(0, most_rules))
-    rules = "\n".join(draw(rule_lines(number)) for number in range(count))
+def policy(choose: _Choose[str], most_rules: int = 12, limits: bool = False) -> str:
+    """A whole policy file.
+
+    Args:
+        choose: picks one of some options.
+        most_rules: so many at most.
+        limits: some of the rules limit, with rates so slow that time has no part in it.
+    """
+    count = int(choose([str(number) for number in range(most_rules + 1)]))
+    rules = "\n".join(_rule(choose, number, limits) for number in range(count))
     return (
-        f'[policy]\ndefault = "{draw(st.sampled_from(("pass", "drop")))}"\n'
-        f'malformed = "{draw(st.sampled_from(("pass", "drop")))}"\n'
-        f'fragments = "{draw(st.sampled_from(("rules", "rules", "drop", "follow")))}"\n'
-        f"guard = {draw(st.sampled_from(('true', 'false')))}\n"
+        f'[policy]\ndefault = "{choose(("pass", "drop"))}"\n'
+        f'malformed = "{choose(("pass", "drop"))}"\n'
+        f'fragments = "{choose(("rules", "rules", "drop", "follow"))}"\n'
+        f"guard = {choose(('true', 'false'))}\n"
         f'rules = """\n{rules}\n"""\n{_SETS}'
     )
+
+
+@st.composite
+def policies(draw: st.DrawFn, most_rules: int = 12, limits: bool = False) -> str:
+    """Policies of `policy`, to shrink."""
+    return policy(lambda options: draw(st.sampled_from(options)), most_rules, limits)
 
 
 def packets(rng: random.Random, count: int) -> list[bytes]:
