@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests import frames as f
 from tests.packets import ROWS
 
-__all__ = ["PORTS", "packets", "policies", "policy"]
+__all__ = ["PORTS", "blocks", "packets", "policies", "policy"]
 
 _Option = TypeVar("_Option")
 _Choose = Callable[[Sequence[_Option]], _Option]
@@ -83,6 +83,9 @@ handler = "count"
 
 
 _KINDS = ("simple", "other", "from", "to", "on")
+_ALLOWED = ("[]", '["10.1.0.1"]', '["10.1.0.0/29", "@more"]', '["2001:db8:a::/127", "@nets"]')
+_BLOCKS = ("10.1.0.1", "10.1.0.0/31", "10.0.0.0/8", "192.0.2.7", "0.0.0.0/0", "203.0.113.0/24")
+_BLOCKS += ("2001:db8:a::1", "2001:db8:a::/64", "2001:db8::/33", "2001:db8:b::/126", "::/128")
 _LIMITS = ("1/m burst 1", "1/m burst 3 per source", "1/m burst 2 per rule")
 _LIMITS += ("1/m burst 2 per source/24,48", "1/m burst 4 per source/8,32", "1/m burst 9")
 
@@ -116,29 +119,38 @@ def _rule(choose: _Choose[str], number: int, limits: bool) -> str:
     return f"r{number} {action} {' '.join(matches.values())}"
 
 
-def policy(choose: _Choose[str], most_rules: int = 12, limits: bool = False) -> str:
+def policy(
+    choose: _Choose[str], most_rules: int = 12, limits: bool = False, allows: bool = False
+) -> str:
     """A whole policy file.
 
     Args:
         choose: picks one of some options.
         most_rules: so many at most.
         limits: some of the rules limit, with rates so slow that time has no part in it.
+        allows: it may name sources that no block covers.
     """
+    allow = f"allow = {choose(_ALLOWED)}\n" if allows else ""
     count = int(choose([str(number) for number in range(most_rules + 1)]))
     rules = "\n".join(_rule(choose, number, limits) for number in range(count))
     return (
         f'[policy]\ndefault = "{choose(("pass", "drop"))}"\n'
         f'malformed = "{choose(("pass", "drop"))}"\n'
         f'fragments = "{choose(("rules", "rules", "drop", "follow"))}"\n'
-        f"guard = {choose(('true', 'false'))}\n"
+        f"guard = {choose(('true', 'false'))}\n{allow}"
         f'rules = """\n{rules}\n"""\n{_SETS}'
     )
 
 
 @st.composite
-def policies(draw: st.DrawFn, most_rules: int = 12, limits: bool = False) -> str:
+def policies(draw: st.DrawFn, limits: bool = False, allows: bool = False) -> str:
     """Policies of `policy`, to shrink."""
-    return policy(lambda options: draw(st.sampled_from(options)), most_rules, limits)
+    return policy(lambda options: draw(st.sampled_from(options)), limits=limits, allows=allows)
+
+
+def blocks() -> st.SearchStrategy[list[str]]:
+    """Sources to block, which may nest."""
+    return st.lists(st.sampled_from(_BLOCKS), max_size=6, unique=True)
 
 
 def packets(rng: random.Random, count: int) -> list[bytes]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.reference_rules import Key, Rule, read_rules
-from tests.reference_words import ARP, ICMP, ICMP6, Ranges, address_ranges, read_set
+from tests.reference_words import ARP, ICMP, ICMP6, Ranges, address_ranges, expanded, read_set
 
 __all__ = ["Judgement", "Key", "Malformed", "Reference", "parse"]
 
@@ -280,7 +280,7 @@ class Reference:
             rules=tuple(read_rules(policy.get("rules", ""), sets)),
             ssh=ssh and (str(ip_address(ssh[0])), ssh[1], str(ip_address(ssh[2])), ssh[3]),
             blocks=address_ranges(blocks),
-            allow=address_ranges(read_set(policy.get("allow", ()), base)),
+            allow=address_ranges(expanded(policy.get("allow", ()), sets)),
         )
 
     def judge(self, frame: bytes, port: str | None = None) -> Judgement:
@@ -319,7 +319,9 @@ class Reference:
     def _is_blocked(self, key: Key) -> bool:
         if key.family is None or key.source is None:
             return False
-        return key.source in self.blocks[key.family] and key.source not in self.allow[key.family]
+        if key.source in self.allow[key.family] or self._is_session(key):
+            return False
+        return key.source in self.blocks[key.family]
 
     def _is_guarded(self, key: Key) -> bool:
         if key.ethertype in (ARP, SLOW, LLDP, EAPOL):
@@ -328,5 +330,8 @@ class Reference:
             return key.icmp_type is not None and 133 <= key.icmp_type <= 137
         if key.proto == UDP:
             return (key.sport, key.dport) in ((67, 68), (547, 546))
+        return self._is_session(key)
+
+    def _is_session(self, key: Key) -> bool:
         session = (key.src, key.sport, key.dst, key.dport)
         return key.proto == TCP and session == self.ssh

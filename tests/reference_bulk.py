@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tests.reference import EAPOL, LLDP, SLOW, TCP, UDP
 from tests.reference_columns import FRAGS, AddressRanges, Batch, Keys, Mask, Reader, all_of, between
 from tests.reference_rules import Rule, read_rules
-from tests.reference_words import ARP, ICMP6, read_set
+from tests.reference_words import ARP, ICMP6, expanded, read_set
 
 __all__ = ["REASONS", "VERDICTS", "BulkReference", "Judgements", "Keys"]
 
@@ -82,7 +82,7 @@ class BulkReference:
             rules=rules,
             ssh=ssh,
             blocks=AddressRanges.of(blocks),
-            allow=AddressRanges.of(read_set(policy.get("allow", ()), base)),
+            allow=AddressRanges.of(expanded(policy.get("allow", ()), sets)),
         )
 
     def judge(self, keys: Keys, port: str | None = None) -> Judgements:
@@ -96,7 +96,8 @@ class BulkReference:
         frag = batch.columns["frag"]
         if self.fragments == "drop":
             out.decide(frag > 0, "drop", "fragment")
-        blocked = batch.within("source", self.blocks) & ~batch.within("source", self.allow)
+        spared = batch.within("source", self.allow) | self._of_session(batch)
+        blocked = batch.within("source", self.blocks) & ~spared
         out.decide(blocked, "drop", "block")
         out.decide(keys.malformed, self.malformed, "malformed")
         if self.fragments == "follow":
@@ -129,16 +130,19 @@ class BulkReference:
         for pair in ((67, 68), (547, 546)):
             same = (columns[name] == number for name, number in zip(ports, pair, strict=True))
             mask |= (proto == UDP) & all_of(batch.size, same)
-        if self.ssh:
-            client, client_port, server, server_port = self.ssh
-            mask |= (
-                (proto == TCP)
-                & (columns["sport"] == client_port)
-                & (columns["dport"] == server_port)
-                & batch.within("source", AddressRanges.of([client]))
-                & batch.within("destination", AddressRanges.of([server]))
-            )
-        return mask
+        return mask | self._of_session(batch)
+
+    def _of_session(self, batch: Batch) -> Mask:
+        if not self.ssh:
+            return np.zeros(batch.size, bool)
+        client, client_port, server, server_port = self.ssh
+        return (
+            (batch.columns["proto"] == TCP)
+            & (batch.columns["sport"] == client_port)
+            & (batch.columns["dport"] == server_port)
+            & batch.within("source", AddressRanges.of([client]))
+            & batch.within("destination", AddressRanges.of([server]))
+        )
 
     def _follow(self, fragments: NDArray[np.intp], keys: Keys, out: Judgements) -> None:
         """Have later fragments take over what their first ones got."""

@@ -19,6 +19,7 @@ __all__ = [
     "Sets",
     "Words",
     "address_ranges",
+    "expanded",
     "icmp_numbers",
     "number_range",
     "read_set",
@@ -131,11 +132,7 @@ class Words:
 
     def members(self) -> Iterator[str]:
         """The same with the members of sets in their place."""
-        for item in self.items():
-            if item.startswith("@"):
-                yield from self._sets[item[1:]]
-            else:
-                yield item
+        return expanded(self.items(), self._sets)
 
 
 def number_range(text: str) -> tuple[int, int]:
@@ -169,6 +166,15 @@ def icmp_numbers(text: str) -> dict[int, int]:
     if not named:
         raise ValueError(f"no ICMP type {text!r}")
     return named
+
+
+def expanded(members: Iterable[str], sets: Sets) -> Iterator[str]:
+    """The members with those of a set in place of its @NAME."""
+    for item in members:
+        if item.startswith("@"):
+            yield from sets[item[1:]]
+        else:
+            yield item
 
 
 def read_set(members: Iterable[object], base: Path) -> Iterator[str]:

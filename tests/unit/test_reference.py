@@ -518,8 +518,16 @@ def test_judge_block_asks_for_the_source_of_ip_only() -> None:
 
 def test_judge_block_never_covers_what_is_allowed() -> None:
     frames = [frame4(47, src=f"10.0.0.{last}") for last in (1, 2, 3)]
-    got = answers('allow = ["10.0.0.2/31"]', [*frames, SYN6], blocks=["0.0.0.0/0", "::/0"])
+    sets = '[sets]\noffice = ["10.0.0.2/31"]'
+    got = answers(f'allow = ["@office"]\n{sets}', [*frames, SYN6], blocks=["0.0.0.0/0", "::/0"])
     assert got == [BLOCKED, PASSED, PASSED, BLOCKED]
+    assert answers('allow = ["2001:db8::1"]', [SYN6, SYN], blocks=["::/0"]) == [PASSED, PASSED]
+
+
+def test_judge_block_never_covers_the_ssh_session() -> None:
+    ssh = ("10.0.0.7", 1000, "192.0.2.1", 22)
+    other = frame4(TCP, tcp(sport=1001))
+    assert answers("", [SYN, other], blocks=["10.0.0.7"], ssh=ssh) == [PASSED, BLOCKED]
 
 
 @pytest.mark.parametrize("rule", ["one eat tcp", "one drop tpc", "one drop type 0x8"])
