@@ -63,6 +63,7 @@ _OTHER = (
     *("frag no", "frag first", "frag later", "frag any"),
     *("flags syn", "flags syn,!ack", "flags !rst", "flags fin,psh,urg", "flags ece,!cwr"),
     *("type 8", "type 128", "type echo-request", "type 3 code 4", "type 135", "type 0"),
+    *("type 8 code 0", "type 128 code 1", "type 135 code 2", "type 0 code 3", "icmp6 type 137"),
 )
 _ACTIONS = (
     *("pass", "drop", "tx") * 4,
@@ -82,7 +83,9 @@ handler = "count"
 """
 
 
-_KINDS = ("simple", "other", "from", "to", "on")
+_KINDS = ("simple", "simple", "other", "other", "other", "from", "to", "on")
+# Mostly few matches, so that rules hold; a rule without any leaves nothing to those behind it.
+_MATCHES = ("1", "1", "12", "12", "12", "123", "1234", "")
 _ALLOWED = ("[]", '["10.1.0.1"]', '["10.1.0.0/29", "@more"]', '["2001:db8:a::/127", "@nets"]')
 _BLOCKS = ("10.1.0.1", "10.1.0.0/31", "10.0.0.0/8", "192.0.2.7", "0.0.0.0/0", "203.0.113.0/24")
 _BLOCKS += ("2001:db8:a::1", "2001:db8:a::/64", "2001:db8::/33", "2001:db8:b::/126", "::/128")
@@ -110,7 +113,7 @@ def _match(choose: _Choose[str]) -> str:
 def _rule(choose: _Choose[str], number: int, limits: bool) -> str:
     """A rule with a name of its own and up to four matches."""
     matches: dict[str, str] = {}
-    for _ in choose(("", "1", "12", "123", "1234")):
+    for _ in choose(_MATCHES):
         match = _match(choose)
         matches.setdefault(match.split()[0], match)
     action = choose(_ACTIONS)
