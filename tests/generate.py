@@ -84,8 +84,9 @@ handler = "count"
 
 
 _KINDS = ("simple", "simple", "other", "other", "other", "from", "to", "on")
-# Mostly few matches, so that rules hold; a rule without any leaves nothing to those behind it.
-_MATCHES = ("1", "1", "12", "12", "12", "123", "1234", "")
+# How many matches. A rule without any leaves nothing to those behind it.
+_FEW = ("1", "1", "12", "12", "12", "123", "1234", "")
+_MANY = ("12345", "123456", "1234567")
 _ALLOWED = ("[]", '["10.1.0.1"]', '["10.1.0.0/29", "@more"]', '["2001:db8:a::/127", "@nets"]')
 _BLOCKS = ("10.1.0.1", "10.1.0.0/31", "10.0.0.0/8", "192.0.2.7", "0.0.0.0/0", "203.0.113.0/24")
 _BLOCKS += ("2001:db8:a::1", "2001:db8:a::/64", "2001:db8::/33", "2001:db8:b::/126", "::/128")
@@ -110,10 +111,10 @@ def _match(choose: _Choose[str]) -> str:
     return choose(pools[kind])
 
 
-def _rule(choose: _Choose[str], number: int, limits: bool) -> str:
-    """A rule with a name of its own and up to four matches."""
+def _rule(choose: _Choose[str], number: int, counts: Sequence[str], limits: bool) -> str:
+    """A rule with a name of its own."""
     matches: dict[str, str] = {}
-    for _ in choose(_MATCHES):
+    for _ in choose(counts):
         match = _match(choose)
         matches.setdefault(match.split()[0], match)
     action = choose(_ACTIONS)
@@ -123,19 +124,26 @@ def _rule(choose: _Choose[str], number: int, limits: bool) -> str:
 
 
 def policy(
-    choose: _Choose[str], most_rules: int = 12, limits: bool = False, allows: bool = False
+    choose: _Choose[str],
+    sizes: Iterable[int] = range(13),
+    *,
+    limits: bool = False,
+    allows: bool = False,
+    narrow: bool = False,
 ) -> str:
     """A whole policy file.
 
     Args:
         choose: picks one of some options.
-        most_rules: so many at most.
+        sizes: how many rules it may have.
         limits: some of the rules limit, with rates so slow that time has no part in it.
         allows: it may name sources that no block covers.
+        narrow: rules ask for so much that many of them are tried before one holds.
     """
     allow = f"allow = {choose(_ALLOWED)}\n" if allows else ""
-    count = int(choose([str(number) for number in range(most_rules + 1)]))
-    rules = "\n".join(_rule(choose, number, limits) for number in range(count))
+    counts = _MANY if narrow else _FEW
+    size = int(choose(list(map(str, sizes))))
+    rules = "\n".join(_rule(choose, number, counts, limits) for number in range(size))
     return (
         f'[policy]\ndefault = "{choose(("pass", "drop"))}"\n'
         f'malformed = "{choose(("pass", "drop"))}"\n'

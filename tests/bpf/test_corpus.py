@@ -83,10 +83,18 @@ def test_corpus_small_policies_are_judged_alike(part: int) -> None:
     frames, keys = pool()
     for number in range(POLICIES_A_PART):
         rng = random.Random(f"{part} {number}")
-        text = generate.policy(rng.choice, most_rules=rng.choice((4, 12, 40)))
+        text = generate.policy(rng.choice, range(rng.choice((4, 12, 40))))
         which = rng.sample(range(len(frames)), FRAMES_EACH)
         case = Case(f"small policy {part} {number}", text, rng.choice(generate.PORTS))
         held(case, [frames[n] for n in which], keys.take(which))
+
+
+@pytest.mark.parametrize("rules", [500, 1000, 3000, 10_000])
+def test_corpus_many_rules_over_all_fields_are_judged_alike(rules: int) -> None:
+    frames, keys = pool()
+    rng = random.Random(rules)
+    text = generate.policy(rng.choice, [min(rules, abi.MAX_RULES)], narrow=True)
+    held(Case(f"narrow policy {rules}", text, "left"), frames, keys)
 
 
 @pytest.mark.parametrize(("family", "rules", "prefixes"), LARGE)
