@@ -90,8 +90,11 @@ _MANY = ("12345", "123456", "1234567")
 _ALLOWED = ("[]", '["10.1.0.1"]', '["10.1.0.0/29", "@more"]', '["2001:db8:a::/127", "@nets"]')
 _BLOCKS = ("10.1.0.1", "10.1.0.0/31", "10.0.0.0/8", "192.0.2.7", "0.0.0.0/0", "203.0.113.0/24")
 _BLOCKS += ("2001:db8:a::1", "2001:db8:a::/64", "2001:db8::/33", "2001:db8:b::/126", "::/128")
-_LIMITS = ("1/m burst 1", "1/m burst 3 per source", "1/m burst 2 per rule")
-_LIMITS += ("1/m burst 2 per source/24,48", "1/m burst 4 per source/8,32", "1/m burst 9")
+_LIMITED = (
+    *("pass", "drop", "tx", "limit 1/m burst 1", "limit 1/m burst 9", "limit 1/m burst 2 per rule"),
+    *("limit 1/m burst 3 per source", "limit 1/m burst 2 per source/24,48"),
+    *("limit 1/m burst 4 per source/8,32", "limit 1/m burst 1 per source/32,128"),
+)
 
 
 def _endpoint(choose: _Choose[str], side: str) -> str:
@@ -117,9 +120,7 @@ def _rule(choose: _Choose[str], number: int, counts: Sequence[str], limits: bool
     for _ in choose(counts):
         match = _match(choose)
         matches.setdefault(match.split()[0], match)
-    action = choose(_ACTIONS)
-    if limits and choose(("no", "no", "no", "yes")) == "yes":
-        action = f"limit {choose(_LIMITS)}"
+    action = choose(_LIMITED if limits else _ACTIONS)
     return f"r{number} {action} {' '.join(matches.values())}"
 
 
@@ -136,7 +137,7 @@ def policy(
     Args:
         choose: picks one of some options.
         sizes: how many rules it may have.
-        limits: some of the rules limit, with rates so slow that time has no part in it.
+        limits: rules limit, with rates so slow that time has no part in it, pass, drop or tx.
         allows: it may name sources that no block covers.
         narrow: rules ask for so much that many of them are tried before one holds.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,6 +76,18 @@ def test_bulk_knows_a_session_as_the_plain_judge_does(family: str) -> None:
         assert np.count_nonzero(got.reason == REASONS.index("guard")) == 1
 
 
-def test_bulk_refuses_limits() -> None:
-    with pytest.raises(NotImplementedError):
-        BulkReference.from_text('[policy]\nrules = "one limit 1/m burst 5"\n')
+@given(policies(limits=True))
+@settings(max_examples=20, deadline=None)
+def test_bulk_passes_over_limits(policy: str) -> None:
+    lines = policy.splitlines(keepends=True)
+    others = "".join(line for line in lines if not re.match(r"r\d+ limit", line))
+    keys = Keys.of(map(parse, packets(random.Random(1), 100)))
+    limiting, plain = (BulkReference.from_text(text) for text in (policy, others))
+    got, wanted = (judge.judge(keys) for judge in (limiting, plain))
+    names = [
+        [judge.rules[n].name if n >= 0 else None for n in found.rule.tolist()]
+        for judge, found in ((limiting, got), (plain, wanted))
+    ]
+    assert names[0] == names[1]
+    assert np.array_equal(got.verdict, wanted.verdict)
+    assert np.array_equal(got.reason, wanted.reason)
