@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -12,15 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import classbench
+from tests.bpf.limits import filtering
 from tests.generate import PORTS, packets, policies
 from tests.judges import KEY_FIELDS, kernel_judge, outcomes
 from tests.reference import Reference
 from xdpgw import _abi as abi
+from xdpgw.explain import ETHERNET_HEADER_BYTES
 
 POLICIES = int(os.environ.get("XDPGW_FUZZ_POLICIES", "420"))
-LARGE = 6
+LARGE, LIMITED = 6, 80
 PACKETS_EACH = 60
-seen = {"examples": 0, "policies": 0}
+XDP_ACTIONS = {"drop": 1, "pass": 2, "tx": 3}
+seen = {"examples": 0, "policies": 0, "over": 0}
 
 
 def held(policy: str, port: str | None, frames: Sequence[bytes]) -> None:
@@ -62,5 +66,25 @@ def test_fuzz_kernel_agrees_on_large_policies(family: str, rules: int, seed: int
     held(made.text, None, classbench.frames(np.concatenate(headers)))
 
 
+@settings(fuzzed, max_examples=LIMITED)
+@given(policies(limits=True), st.integers(0, 2**32))
+def test_fuzz_limits_are_spent_as_the_reference_says(policy: str, seed: int) -> None:
+    rng = random.Random(seed)
+    some = [frame for frame in packets(rng, 20) if len(frame) >= ETHERNET_HEADER_BYTES]
+    frames = rng.choices(some, k=PACKETS_EACH * 2)
+    reference = Reference.from_text(policy)
+    wanted = [reference.judge(frame, "left") for frame in frames]
+    with filtering(policy) as found:
+        actions, _ = found.loaded.programs["left"].test_many(frames)
+        assert actions.tolist() == [XDP_ACTIONS[answer.verdict] for answer in wanted]
+        counters = {
+            (verdict.text, reason.text): n for (verdict, reason), n in found.counters().items()
+        }
+        assert counters == Counter((answer.verdict, answer.reason) for answer in wanted)
+        assert found.decided() == Counter(answer.rule for answer in wanted if answer.rule)
+    seen["over"] += sum(answer.reason == "limit" for answer in wanted)
+
+
 def test_fuzz_covered_enough() -> None:
     assert seen["examples"] >= PACKETS_EACH * POLICIES * 0.9
+    assert seen["over"] >= LIMITED * PACKETS_EACH / 20
