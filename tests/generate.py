@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests import frames as f
 from tests.packets import ROWS
 
-__all__ = ["PORTS", "blocks", "packets", "policies", "policy"]
+__all__ = ["BLOCKS", "PORTS", "blocks", "packets", "policies", "policy"]
 
 _Option = TypeVar("_Option")
 _Choose = Callable[[Sequence[_Option]], _Option]
@@ -88,8 +88,8 @@ _KINDS = ("simple", "simple", "other", "other", "other", "from", "to", "on")
 _FEW = ("1", "1", "12", "12", "12", "123", "1234", "")
 _MANY = ("12345", "123456", "1234567")
 _ALLOWED = ("[]", '["10.1.0.1"]', '["10.1.0.0/29", "@more"]', '["2001:db8:a::/127", "@nets"]')
-_BLOCKS = ("10.1.0.1", "10.1.0.0/31", "10.0.0.0/8", "192.0.2.7", "0.0.0.0/0", "203.0.113.0/24")
-_BLOCKS += ("2001:db8:a::1", "2001:db8:a::/64", "2001:db8::/33", "2001:db8:b::/126", "::/128")
+BLOCKS = ("10.1.0.1", "10.1.0.0/31", "10.0.0.0/8", "192.0.2.7", "0.0.0.0/0", "203.0.113.0/24")
+BLOCKS += ("2001:db8:a::1", "2001:db8:a::/64", "2001:db8::/33", "2001:db8:b::/126", "::/128")
 _LIMITED = (
     *("pass", "drop", "tx", "limit 1/m burst 1", "limit 1/m burst 9", "limit 1/m burst 2 per rule"),
     *("limit 1/m burst 3 per source", "limit 1/m burst 2 per source/24,48"),
@@ -162,7 +162,7 @@ def policies(draw: st.DrawFn, limits: bool = False, allows: bool = False) -> str
 
 def blocks() -> st.SearchStrategy[list[str]]:
     """Sources to block, which may nest."""
-    return st.lists(st.sampled_from(_BLOCKS), max_size=6, unique=True)
+    return st.lists(st.sampled_from(BLOCKS), max_size=6, unique=True)
 
 
 def packets(rng: random.Random, count: int) -> list[bytes]:

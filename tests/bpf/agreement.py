@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.bpf.test_block import blocking
 from tests.judges import events, kernel_judge
 from tests.reference import parse
 from tests.reference_bulk import REASONS, VERDICTS, BulkReference, Judgements, Keys
 from xdpgw import _abi as abi
 from xdpgw._abi import Frag, Has, Reason, Verdict
+from xdpgw.explain import Explainer
 
 __all__ = ["Case", "differences", "reproduction"]
 
@@ -31,12 +34,29 @@ class Case:
     Args:
         name: how to make it again.
         base: the folder of its netset files.
+        blocks: sources that are blocked; the port is `left` then.
     """
 
     name: str
     text: str
     port: str | None = None
     base: Path = Path()
+    blocks: tuple[str, ...] = ()
+
+    @contextmanager
+    def kernel(self) -> Iterator[Explainer]:
+        """The datapath as a judge."""
+        if self.blocks:
+            with blocking(self.text) as found:
+                found.put(*self.blocks)
+                yield found.judge
+        else:
+            with kernel_judge(self.text, self.port, self.base) as judge:
+                yield judge
+
+    def reference(self) -> BulkReference:
+        """The judge of batches."""
+        return BulkReference.from_text(self.text, self.base, blocks=self.blocks)
 
 
 def _events_differ(found: NDArray[Any], wanted: Judgements, keys: Keys) -> NDArray[np.bool_]:
@@ -82,9 +102,9 @@ def differences(
     Returns:
         the frames that are judged in two ways, what was wanted, and the judge that wanted it.
     """
-    reference = BulkReference.from_text(case.text, case.base)
+    reference = case.reference()
     wanted = reference.judge(keys, case.port)
-    with kernel_judge(case.text, case.port, case.base) as judge:
+    with case.kernel() as judge:
         found = events(judge, frames)
     return np.flatnonzero(_events_differ(found, wanted, keys)), wanted, reference
 
@@ -95,7 +115,8 @@ def reproduction(case: Case, frame: bytes) -> str:
     first, last = lines.index('rules = """') + 1, lines.index('"""')
     few = _fewest(case, lines, first, last, frame)
     shown = "\n".join(few.text.splitlines()[:40])
-    return f"{case.name} on {case.port}, frame {frame.hex()}\n{shown}\n{_both(few, frame)}"
+    world = f"{case.name} on {case.port}, blocked {list(case.blocks)}"
+    return f"{world}, frame {frame.hex()}\n{shown}\n{_both(few, frame)}"
 
 
 def _fewest(case: Case, lines: list[str], first: int, last: int, frame: bytes) -> Case:
@@ -107,12 +128,12 @@ def _fewest(case: Case, lines: list[str], first: int, last: int, frame: bytes) -
         while at < len(rules):
             fewer = rules[:at] + rules[at + step :]
             text = "\n".join([*lines[:first], *fewer, *lines[last:]])
-            if _differs(Case(case.name, text, case.port, case.base), frame):
+            if _differs(replace(case, text=text), frame):
                 rules = fewer
             else:
                 at += step
     text = "\n".join([*lines[:first], *rules, *lines[last:]])
-    return Case(case.name, text, case.port, case.base)
+    return replace(case, text=text)
 
 
 def _differs(case: Case, frame: bytes) -> bool:
@@ -122,9 +143,9 @@ def _differs(case: Case, frame: bytes) -> bool:
 
 def _both(case: Case, frame: bytes) -> str:
     keys = Keys.of([parse(frame, case.port)])
-    reference = BulkReference.from_text(case.text, case.base)
+    reference = case.reference()
     wanted = reference.judge(keys, case.port)
-    with kernel_judge(case.text, case.port, case.base) as judge:
+    with case.kernel() as judge:
         got = next(judge.explain([frame]))
     rule = reference.rules[wanted.rule[0]].name if wanted.rule[0] >= 0 else None
     verdict, reason = VERDICTS[wanted.verdict[0]], REASONS[wanted.reason[0]]

@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 
 from tests import classbench
 from tests.bpf.limits import filtering
-from tests.generate import PORTS, packets, policies
+from tests.bpf.test_block import blocking
+from tests.generate import PORTS, blocks, packets, policies
 from tests.judges import KEY_FIELDS, kernel_judge, outcomes
 from tests.reference import Reference
 from xdpgw import _abi as abi
 from xdpgw.explain import ETHERNET_HEADER_BYTES
 
 POLICIES = int(os.environ.get("XDPGW_FUZZ_POLICIES", "420"))
-LARGE, LIMITED = 6, 80
+LARGE, LIMITED, BLOCKING = 6, 80, 60
 PACKETS_EACH = 60
 XDP_ACTIONS = {"drop": 1, "pass": 2, "tx": 3}
-seen = {"examples": 0, "policies": 0, "over": 0}
+seen = {"examples": 0, "policies": 0, "over": 0, "blocked": 0}
 
 
 def held(policy: str, port: str | None, frames: Sequence[bytes]) -> None:
@@ -86,6 +87,22 @@ def test_fuzz_limits_are_spent_as_the_reference_says(policy: str, seed: int) -> 
     seen["over"] += sum(answer.reason == "limit" for answer in wanted)
 
 
+@settings(fuzzed, max_examples=BLOCKING)
+@given(policies(allows=True), blocks(), st.integers(0, 2**32))
+def test_fuzz_kernel_agrees_on_blocks(policy: str, blocked: list[str], seed: int) -> None:
+    frames = [
+        x for x in packets(random.Random(seed), PACKETS_EACH) if len(x) >= ETHERNET_HEADER_BYTES
+    ]
+    reference = Reference.from_text(policy, blocks=blocked)
+    with blocking(policy) as found:
+        found.put(*blocked)
+        for frame, got in zip(frames, found.judged(*frames), strict=True):
+            wanted = reference.judge(frame, "left")
+            assert got == (wanted.verdict, wanted.reason, wanted.rule), frame.hex()
+            seen["blocked"] += wanted.reason == "block"
+
+
 def test_fuzz_covered_enough() -> None:
     assert seen["examples"] >= PACKETS_EACH * POLICIES * 0.9
     assert seen["over"] >= LIMITED * PACKETS_EACH / 20
+    assert seen["blocked"] >= BLOCKING * PACKETS_EACH / 20
