@@ -1,20 +1,25 @@
 """Random policies and random packets over small pools, so that rules and packets often meet.
 
-Policies are hypothesis strategies, to shrink; packets come from a seeded generator, as a policy is
-held to many of them.
+Policies come from whoever chooses among options: hypothesis, which shrinks, or a seeded generator,
+which gives the same on every machine. Packets come from a seeded generator, as a policy is held to
+many of them.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from tests import frames as f
 from tests.packets import ROWS
 
-__all__ = ["packets", "policies", "rule_lines"]
+__all__ = ["BLOCKS", "PORTS", "blocks", "packets", "policies", "policy"]
+
+_Option = TypeVar("_Option")
+_Choose = Callable[[Sequence[_Option]], _Option]
 
 PORTS = ("left", "right")
 _ADDRESSES = (
@@ -58,6 +63,7 @@ _OTHER = (
     *("frag no", "frag first", "frag later", "frag any"),
     *("flags syn", "flags syn,!ack", "flags !rst", "flags fin,psh,urg", "flags ece,!cwr"),
     *("type 8", "type 128", "type echo-request", "type 3 code 4", "type 135", "type 0"),
+    *("type 8 code 0", "type 128 code 1", "type 135 code 2", "type 0 code 3", "icmp6 type 137"),
 )
 _ACTIONS = (
     *("pass", "drop", "tx") * 4,
@@ -77,38 +83,86 @@ handler = "count"
 """
 
 
-@st.composite
-def _endpoint(draw: st.DrawFn, side: str) -> str:
-    words = [side]
-    which = draw(st.sampled_from(("addresses", "ports", "both")))
+_KINDS = ("simple", "simple", "other", "other", "other", "from", "to", "on")
+# How many matches. A rule without any leaves nothing to those behind it.
+_FEW = ("1", "1", "12", "12", "12", "123", "1234", "")
+_MANY = ("12345", "123456", "1234567")
+_ALLOWED = ("[]", '["10.1.0.1"]', '["10.1.0.0/29", "@more"]', '["2001:db8:a::/127", "@nets"]')
+BLOCKS = ("10.1.0.1", "10.1.0.0/31", "10.0.0.0/8", "192.0.2.7", "0.0.0.0/0", "203.0.113.0/24")
+BLOCKS += ("2001:db8:a::1", "2001:db8:a::/64", "2001:db8::/33", "2001:db8:b::/126", "::/128")
+_LIMITED = (
+    *("pass", "drop", "tx", "limit 1/m burst 1", "limit 1/m burst 9", "limit 1/m burst 2 per rule"),
+    *("limit 1/m burst 3 per source", "limit 1/m burst 2 per source/24,48"),
+    *("limit 1/m burst 4 per source/8,32", "limit 1/m burst 1 per source/32,128"),
+)
+
+
+def _endpoint(choose: _Choose[str], side: str) -> str:
+    words, which = [side], choose(("addresses", "ports", "both"))
     if which != "ports":
-        words += [draw(st.sampled_from(("", "not"))), draw(st.sampled_from(_ADDRESSES))]
+        words += [choose(("", "not")), choose(_ADDRESSES)]
     if which != "addresses":
-        words += ["port", draw(st.sampled_from(("", "not"))), draw(st.sampled_from(_PORTS))]
+        words += ["port", choose(("", "not")), choose(_PORTS)]
     return " ".join(word for word in words if word)
 
 
-@st.composite
-def rule_lines(draw: st.DrawFn, number: int) -> str:
-    """A rule with a name of its own and up to four matches."""
-    one_of = [st.sampled_from(_SIMPLE), st.sampled_from(_OTHER), _endpoint("from"), _endpoint("to")]
-    one_of.append(st.sampled_from(("on left", "on right")))
-    matches = draw(st.lists(st.one_of(one_of), max_size=4, unique_by=lambda m: m.split()[0]))
-    return f"r{number} {draw(st.sampled_from(_ACTIONS))} {' '.join(matches)}"
+def _match(choose: _Choose[str]) -> str:
+    kind = choose(_KINDS)
+    if kind in ("from", "to"):
+        return _endpoint(choose, kind)
+    pools = {"simple": _SIMPLE, "other": _OTHER, "on": ("on left", "on right")}
+    return choose(pools[kind])
 
 
-@st.composite
-def policies(draw: st.DrawFn, most_rules: int = 12) -> str:
-    """A whole policy file."""
-    count = draw(st.integers(0, most_rules))
-    rules = "\n".join(draw(rule_lines(number)) for number in range(count))
+def _rule(choose: _Choose[str], number: int, counts: Sequence[str], limits: bool) -> str:
+    """A rule with a name of its own."""
+    matches: dict[str, str] = {}
+    for _ in choose(counts):
+        match = _match(choose)
+        matches.setdefault(match.split()[0], match)
+    action = choose(_LIMITED if limits else _ACTIONS)
+    return f"r{number} {action} {' '.join(matches.values())}"
+
+
+def policy(
+    choose: _Choose[str],
+    sizes: Iterable[int] = range(13),
+    *,
+    limits: bool = False,
+    allows: bool = False,
+    narrow: bool = False,
+) -> str:
+    """A whole policy file.
+
+    Args:
+        choose: picks one of some options.
+        sizes: how many rules it may have.
+        limits: rules limit, with rates so slow that time has no part in it, pass, drop or tx.
+        allows: it may name sources that no block covers.
+        narrow: rules ask for so much that many of them are tried before one holds.
+    """
+    allow = f"allow = {choose(_ALLOWED)}\n" if allows else ""
+    counts = _MANY if narrow else _FEW
+    size = int(choose(list(map(str, sizes))))
+    rules = "\n".join(_rule(choose, number, counts, limits) for number in range(size))
     return (
-        f'[policy]\ndefault = "{draw(st.sampled_from(("pass", "drop")))}"\n'
-        f'malformed = "{draw(st.sampled_from(("pass", "drop")))}"\n'
-        f'fragments = "{draw(st.sampled_from(("rules", "rules", "drop", "follow")))}"\n'
-        f"guard = {draw(st.sampled_from(('true', 'false')))}\n"
+        f'[policy]\ndefault = "{choose(("pass", "drop"))}"\n'
+        f'malformed = "{choose(("pass", "drop"))}"\n'
+        f'fragments = "{choose(("rules", "rules", "drop", "follow"))}"\n'
+        f"guard = {choose(('true', 'false'))}\n{allow}"
         f'rules = """\n{rules}\n"""\n{_SETS}'
     )
+
+
+@st.composite
+def policies(draw: st.DrawFn, limits: bool = False, allows: bool = False) -> str:
+    """Policies of `policy`, to shrink."""
+    return policy(lambda options: draw(st.sampled_from(options)), limits=limits, allows=allows)
+
+
+def blocks() -> st.SearchStrategy[list[str]]:
+    """Sources to block, which may nest."""
+    return st.lists(st.sampled_from(BLOCKS), max_size=6, unique=True)
 
 
 def packets(rng: random.Random, count: int) -> list[bytes]:

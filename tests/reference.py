@@ -1,9 +1,9 @@
 """The plain-Python judge of packets: docs/policy.md said again, slowly and without tricks.
 
 It is the second, independent reading of the contract that the datapath is compared with, so it
-shares no code with the package and reads policies by itself. It takes them as valid. What needs
-memory between packets (`limit`, `established`) is not judged here, but for `fragments = "follow"`,
-without its bounds: it forgets nothing.
+shares no code with the package and reads policies by itself. It takes them as valid. It has no
+clock, and forgets nothing: fragments are followed without bounds, a limit gives its burst and no
+more, a block does not end. The match `established` is not judged here.
 
 How a packet is read, and who decides; what a rule asks is in tests.reference_rules.
 """
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import struct
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
-from tests.reference_rules import ARP, ICMP, ICMP6, Key, Rule, read_rules, read_set
+from tests.reference_rules import Key, Rule, read_rules
+from tests.reference_words import ARP, ICMP, ICMP6, Ranges, address_ranges, expanded, read_set
 
 __all__ = ["Judgement", "Key", "Malformed", "Reference", "parse"]
 
@@ -245,6 +246,9 @@ class Reference:
     guard: bool
     rules: tuple[Rule, ...]
     ssh: tuple[str, int, str, int] | None
+    blocks: dict[int, Ranges]  # by family, as the next
+    allow: dict[int, Ranges]
+    buckets: dict[tuple[object, ...], int] = field(default_factory=dict)  # packets left
     firsts: dict[tuple[object, ...], Judgement] = field(default_factory=dict)
 
     @classmethod
@@ -253,8 +257,15 @@ class Reference:
         toml_text: str,
         base: Path = Path("."),
         ssh: tuple[str, int, str, int] | None = None,
+        blocks: Iterable[str] = (),
     ) -> Reference:
-        """The judge of a policy; ssh is the session to guard: client, port, server, port."""
+        """The judge of a policy.
+
+        Args:
+            base: the folder of its files.
+            ssh: the session to guard: client, port, server, port.
+            blocks: addresses and prefixes that are blocked.
+        """
         document = tomllib.loads(toml_text)
         policy = document.get("policy", {})
         sets = {
@@ -268,6 +279,8 @@ class Reference:
             guard=policy.get("guard", True),
             rules=tuple(read_rules(policy.get("rules", ""), sets)),
             ssh=ssh and (str(ip_address(ssh[0])), ssh[1], str(ip_address(ssh[2])), ssh[3]),
+            blocks=address_ranges(blocks),
+            allow=address_ranges(expanded(policy.get("allow", ()), sets)),
         )
 
     def judge(self, frame: bytes, port: str | None = None) -> Judgement:
@@ -275,6 +288,8 @@ class Reference:
         key = parse(frame, port)
         if isinstance(key, Malformed):
             return Judgement(self.malformed, "malformed", None, None, key.key)
+        if self._is_blocked(key):
+            return Judgement("drop", "block", None, None, key)
         if self.fragments == "drop" and key.frag in ("first", "later"):
             return Judgement("drop", "fragment", None, None, key)
         if self.fragments != "follow" or key.frag == "no" or key.datagram is None:
@@ -288,11 +303,25 @@ class Reference:
 
     def _judge_by_rules(self, key: Key) -> Judgement:
         for rule in self.rules:
-            if rule.holds(key):
+            if not rule.holds(key):
+                continue
+            if rule.limit is None:
                 return Judgement(rule.verdict, "rule", rule.name, rule.target, key)
+            bucket = rule.name, rule.limit.bucket(key)
+            left = self.buckets.get(bucket, rule.limit.burst)
+            if not left:
+                return Judgement(rule.verdict, "limit", rule.name, None, key)
+            self.buckets[bucket] = left - 1
         if self.guard and self.default == "drop" and self._is_guarded(key):
             return Judgement("pass", "guard", None, None, key)
         return Judgement(self.default, "default", None, None, key)
+
+    def _is_blocked(self, key: Key) -> bool:
+        if key.family is None or key.source is None:
+            return False
+        if key.source in self.allow[key.family] or self._is_session(key):
+            return False
+        return key.source in self.blocks[key.family]
 
     def _is_guarded(self, key: Key) -> bool:
         if key.ethertype in (ARP, SLOW, LLDP, EAPOL):
@@ -301,5 +330,8 @@ class Reference:
             return key.icmp_type is not None and 133 <= key.icmp_type <= 137
         if key.proto == UDP:
             return (key.sport, key.dport) in ((67, 68), (547, 546))
+        return self._is_session(key)
+
+    def _is_session(self, key: Key) -> bool:
         session = (key.src, key.sport, key.dst, key.dport)
         return key.proto == TCP and session == self.ssh

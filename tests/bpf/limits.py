@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ import numpy as np
 from xdpgw import _abi as abi
 from xdpgw import config, loader, rules, stats
 from xdpgw._abi import Reason, Verdict
-from xdpgw.compile import compile_rules
+from xdpgw.compile import Names, compile_rules, names_of
 from xdpgw.limit_state import Address, hash_source
 from xdpgw.limits import limit_name, limits_in
 
@@ -106,9 +106,10 @@ class Filter:
 
 
 @contextmanager
-def filtering(text: str) -> Iterator[Filter]:
-    """Load a policy that names the port left."""
-    image = compile_rules(rules.resolve(config.loads(text)))
+def filtering(text: str, new_seed: Callable[[int], int] = int) -> Iterator[Filter]:
+    """Load a policy that names the port left; new_seed gives a limit's seed from its slot."""
+    ruleset = rules.resolve(config.loads(text))
+    image = compile_rules(ruleset, names_of(ruleset, Names(), new_seed))
     ports: Sequence[str] = ["left"]
     with loader.load(image, ports) as loaded:
         yield Filter(loaded)

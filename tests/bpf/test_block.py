@@ -84,7 +84,9 @@ def blocking(policy: str = POLICY, session: Session | None = None) -> Iterator[B
         whole = stack.enter_context(loader.load(image, ["left"], session=session))
         books = {name: whole.maps[name] for name in BLOCK_MAPS}
         judge = stack.enter_context(
-            loader.load(image, ["left"], books=books, session=session, explain=True)
+            loader.load(
+                image, ["left"], books=books, session=session, explain=True, multi_buffer=True
+            )
         )
         yield Blocking(Explainer(judge, "left"), books)
 

@@ -50,13 +50,14 @@ def headers(policy: Policy, kind: str, count: int, seed: int = 1) -> NDArray[Any
         policy: what it is for.
         kind: `match`: each packet from a rule drawn uniformly, anew; an earlier rule may take it.
             `random`: uniform over addresses, ports, TCP and UDP. `flows`: FLOWS packets of `match`
-            (fewer where it has no more that differ) over and over, in no order.
+            (fewer where it has no more that differ) over and over, in no order. And, for tests,
+            `edges`: as `match`, with addresses and ports at the ends of a rule's or just outside.
         count: packets.
 
     Returns:
         shape (count,) of HEADER.
     """
-    rng = np.random.default_rng([seed, len(policy.rules), TRACES.index(kind)])
+    rng = np.random.default_rng([seed, len(policy.rules), (*TRACES, "edges").index(kind)])
     if kind == "flows":
         flows = np.unique(headers(policy, "match", 4 * FLOWS, seed))
         flows = rng.permutation(flows)[:FLOWS]
@@ -68,12 +69,15 @@ def headers(policy: Policy, kind: str, count: int, seed: int = 1) -> NDArray[Any
     for side in ("src", "dst"):
         out[side] = _anywhere(rng, out["version"])
         out[side[0] + "port"] = rng.integers(0, 65536, count)
-    if kind == "match":
+    if kind != "random":
         out["proto"] = np.where(rules["proto"] < 0, out["proto"], rules["proto"])
         for side in ("src", "dst"):
-            _hit_address(rng, policy, rules, out, side)
+            _hit_address(rng, policy, rules, out, side, kind == "edges")
             ends = rules[side[0] + "port"].astype(np.int64)
-            out[side[0] + "port"] = rng.integers(ends[:, 0], ends[:, 1], endpoint=True)
+            if kind == "edges":
+                out[side[0] + "port"] = _end_of(rng, ends) + _step(rng, len(ends)) & 0xFFFF
+            else:
+                out[side[0] + "port"] = rng.integers(ends[:, 0], ends[:, 1], endpoint=True)
     without = ~np.isin(out["proto"], (TCP, UDP))
     out["sport"][without] = out["dport"][without] = 0
     flags = rng.choice(np.array([SYN, ACK]), count)
@@ -91,7 +95,7 @@ def _anywhere(rng: np.random.Generator, version: _Column) -> _Column:
 
 
 def _hit_address(
-    rng: np.random.Generator, policy: Policy, rules: _Column, out: _Column, side: str
+    rng: np.random.Generator, policy: Policy, rules: _Column, out: _Column, side: str, edges: bool
 ) -> None:
     """Move addresses to where the rules want them; "not" leaves them anywhere, which is outside
     of nearly every prefix."""
@@ -104,8 +108,31 @@ def _hit_address(
                 continue
             chosen = some[rng.integers(len(some), size=int(asked.sum()))]
             ends[asked] = np.stack([chosen["address"], chosen["address"] | _hosts(chosen)], axis=1)
+    if edges:
+        out[side] = _shifted(_end_of(rng, ends), _step(rng, len(ends)), out["version"])
+        return
     plain = ~rules[f"{side}_not"]
     out[side][plain] = _between(rng, ends[plain, 0], ends[plain, 1])
+
+
+def _end_of(rng: np.random.Generator, ends: _Column) -> _Column:
+    """Of each pair the first or the last."""
+    return ends[np.arange(len(ends)), rng.integers(2, size=len(ends))]
+
+
+def _step(rng: np.random.Generator, count: int) -> _Column:
+    """0, mostly, or 1 back or on."""
+    return rng.choice(np.array([-1, 0, 0, 0, 1]), count)
+
+
+def _shifted(addresses: _Column, step: _Column, version: _Column) -> _Column:
+    """The addresses that many further, without leaving their family."""
+    low = addresses[:, 1] + step.astype(np.uint64)
+    carry = ((low == 0) & (step > 0)).astype(np.uint64)
+    borrow = ((addresses[:, 1] == 0) & (step < 0)).astype(np.uint64)
+    four = version == 4
+    high = np.where(four, 0, addresses[:, 0] + carry - borrow)
+    return np.stack([high, np.where(four, low & np.uint64(0xFFFFFFFF), low)], axis=1)
 
 
 def _hosts(some: _Column) -> _Column:

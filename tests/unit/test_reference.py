@@ -441,15 +441,93 @@ def test_from_text_set_reads_a_file_beside_the_policy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy",
+    "rule",
+    ["one limit 10/s burst 5 per source", "one limit 1/m per source", "one pass established"],
+)
+def test_from_text_refuses_what_needs_a_clock_or_connections(rule: str) -> None:
+    with pytest.raises(NotImplementedError):
+        Reference.from_text(f'[policy]\nrules = "{rule}"\n')
+
+
+def answers(policy: str, frames: list[bytes], **world: object) -> list[tuple[str, str, str | None]]:
+    reference = Reference.from_text(f"[policy]\n{policy}\n", **world)  # type: ignore[arg-type]
+    judged = [reference.judge(frame) for frame in frames]
+    return [(x.verdict, x.reason, x.rule) for x in judged]
+
+
+PASSED, OVER, NEXT = ("pass", "default", None), ("drop", "limit", "slow"), ("tx", "rule", "next")
+
+
+def test_judge_limit_lets_its_burst_go_on_and_drops_the_rest() -> None:
+    policy = 'rules = """\nslow limit 1/m burst 2 udp\nnext tx udp to port 53\n"""'
+    frames = [frame4(UDP, udp()), SYN, frame4(UDP, udp(dport=54)), frame6(UDP, udp()), SYN]
+    assert answers(policy, frames) == [NEXT, PASSED, PASSED, OVER, PASSED]
+
+
+def test_judge_limit_behind_the_rule_that_decides_counts_nothing() -> None:
+    policy = 'rules = """\nnext tx udp to port 53\nslow limit 1/m burst 1 udp\n"""'
+    other = frame4(UDP, udp(dport=54))
+    assert answers(policy, [frame4(UDP, udp())] * 3 + [other] * 2) == [NEXT] * 3 + [PASSED, OVER]
+
+
+def test_judge_two_limits_each_take_from_their_own() -> None:
+    policy = 'rules = """\nslow limit 1/m burst 1 tcp\nall limit 1/m burst 2\n"""'
+    over_all = ("drop", "limit", "all")
+    frames = [SYN, SYN, frame4(UDP, udp()), SYN, frame4(UDP, udp())]
+    assert answers(policy, frames) == [PASSED, OVER, PASSED, OVER, over_all]
+
+
+@pytest.mark.parametrize(
+    ("per", "sources", "over"),
     [
-        'rules = "one limit 10/s burst 5 per source"',
-        'rules = "one pass established"',
+        ("", ["10.0.0.1", "10.0.0.2"], 1),
+        ("per rule", ["10.0.0.1", "10.0.0.2"], 1),
+        ("per source", ["10.0.0.1", "10.0.0.2", "10.0.0.1"], 1),
+        ("per source/24,48", ["10.0.0.1", "10.0.0.2", "10.0.1.1"], 1),
+        ("per source/0,0", ["10.0.0.1", "192.0.2.1", "198.51.100.1"], 2),
+        ("per source", ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"], 1),
+        ("per source/24,48", ["2001:db8::1", "2001:db8:0:1::1", "2001:db8:1::"], 1),
+        ("per source/32,128", ["2001:db8::1", "2001:db8::2"], 0),
+        ("per source/0,0", ["10.0.0.1", "2001:db8::2"], 0),
     ],
 )
-def test_from_text_refuses_what_needs_memory(policy: str) -> None:
-    with pytest.raises(NotImplementedError):
-        Reference.from_text(f"[policy]\n{policy}\n")
+def test_judge_limit_per_source_counts_its_prefix(per: str, sources: list[str], over: int) -> None:
+    frames = [(frame6 if ":" in source else frame4)(47, src=source) for source in sources]
+    got = answers(f'rules = "slow limit 1/m burst 1 {per}"', frames)
+    assert got.count(OVER) == over
+    assert got.count(PASSED) == len(sources) - over
+
+
+BLOCKED = ("drop", "block", None)
+
+
+def test_judge_block_comes_before_fragments_rules_and_guard_and_after_malformed() -> None:
+    settings = 'default = "drop"\nfragments = "drop"\nmalformed = "pass"\nrules = "one tx"'
+    frames = [SYN, LATER, BAD["tiny first fragment"], frame4(47, src="10.0.1.1")]
+    got = answers(settings, frames, blocks=["10.0.0.0/24"])
+    assert got == [BLOCKED, BLOCKED, ("pass", "malformed", None), ("tx", "rule", "one")]
+    solicitation = frame6(ICMP6, bytes([135, 0, 0, 0]), hops=255)
+    assert answers('default = "drop"', [solicitation], blocks=["2001:db8::1"]) == [BLOCKED]
+
+
+def test_judge_block_asks_for_the_source_of_ip_only() -> None:
+    frames = [frame4(47, src="192.0.2.1"), frame4(47, src="10.0.0.1"), ether(0x0806), SYN6]
+    got = answers("", frames, blocks=["192.0.2.1", "2001:db8::/64"])
+    assert got == [BLOCKED, PASSED, PASSED, BLOCKED]
+
+
+def test_judge_block_never_covers_what_is_allowed() -> None:
+    frames = [frame4(47, src=f"10.0.0.{last}") for last in (1, 2, 3)]
+    sets = '[sets]\noffice = ["10.0.0.2/31"]'
+    got = answers(f'allow = ["@office"]\n{sets}', [*frames, SYN6], blocks=["0.0.0.0/0", "::/0"])
+    assert got == [BLOCKED, PASSED, PASSED, BLOCKED]
+    assert answers('allow = ["2001:db8::1"]', [SYN6, SYN], blocks=["::/0"]) == [PASSED, PASSED]
+
+
+def test_judge_block_never_covers_the_ssh_session() -> None:
+    ssh = ("10.0.0.7", 1000, "192.0.2.1", 22)
+    other = frame4(TCP, tcp(sport=1001))
+    assert answers("", [SYN, other], blocks=["10.0.0.7"], ssh=ssh) == [PASSED, BLOCKED]
 
 
 @pytest.mark.parametrize("rule", ["one eat tcp", "one drop tpc", "one drop type 0x8"])
