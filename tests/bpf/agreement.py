@@ -110,30 +110,53 @@ def differences(
 
 
 def reproduction(case: Case, frame: bytes) -> str:
-    """One frame that is judged in two ways, under as few rules as do it."""
+    """One frame that is judged in two ways, under as few rules as do it.
+
+    Of a policy too long to be tried again and again, the rules that decided.
+    """
+    names, answers = _both(case, frame)
+    before, rules, behind = _parts(case)
+    chosen = [rule for rule in rules if rule.split(maxsplit=1)[0] in names]
+    note = ""
+    if len(rules) <= _HALVED_MOST:
+        chosen = _fewest(case, frame)
+    elif not _differs(_under(case, chosen), frame):
+        note = f"(but under all {len(rules)} rules only)\n"
+    shown = "\n".join([*before, *chosen, *behind])
+    world = f"{case.name} on {case.port}, blocked {list(case.blocks)}, frame {frame.hex()}"
+    return f"{world}\n{shown}\n{note}{answers}"
+
+
+_HALVED_MOST = 200
+
+
+def _parts(case: Case) -> tuple[list[str], list[str], list[str]]:
+    """The lines of a policy: those before its rules, the rules, and the rest."""
     lines = case.text.splitlines()
     first, last = lines.index('rules = """') + 1, lines.index('"""')
-    few = _fewest(case, lines, first, last, frame)
-    shown = "\n".join(few.text.splitlines()[:40])
-    world = f"{case.name} on {case.port}, blocked {list(case.blocks)}"
-    return f"{world}, frame {frame.hex()}\n{shown}\n{_both(few, frame)}"
+    return lines[:first], lines[first:last], lines[last:]
 
 
-def _fewest(case: Case, lines: list[str], first: int, last: int, frame: bytes) -> Case:
-    """Halve the rules as long as the two judges differ on the frame."""
-    rules, step = lines[first:last], last - first
+def _under(case: Case, rules: Sequence[str]) -> Case:
+    """The case with these rules in place of its own."""
+    before, _, behind = _parts(case)
+    return replace(case, text="\n".join([*before, *rules, *behind]))
+
+
+def _fewest(case: Case, frame: bytes) -> list[str]:
+    """The rules, halved as long as the two judges differ on the frame."""
+    _, rules, _ = _parts(case)
+    step = len(rules)
     while step > 1 and rules:
         step = (step + 1) // 2
         at = 0
         while at < len(rules):
             fewer = rules[:at] + rules[at + step :]
-            text = "\n".join([*lines[:first], *fewer, *lines[last:]])
-            if _differs(replace(case, text=text), frame):
+            if _differs(_under(case, fewer), frame):
                 rules = fewer
             else:
                 at += step
-    text = "\n".join([*lines[:first], *rules, *lines[last:]])
-    return replace(case, text=text)
+    return rules
 
 
 def _differs(case: Case, frame: bytes) -> bool:
@@ -141,12 +164,14 @@ def _differs(case: Case, frame: bytes) -> bool:
     return len(differences(case, [frame], keys)[0]) > 0
 
 
-def _both(case: Case, frame: bytes) -> str:
-    keys = Keys.of([parse(frame, case.port)])
+def _both(case: Case, frame: bytes) -> tuple[set[str | None], str]:
+    """The names of the rules that decided, and both answers."""
+    key = parse(frame, case.port)
     reference = case.reference()
-    wanted = reference.judge(keys, case.port)
+    wanted = reference.judge(Keys.of([key]), case.port)
     with case.kernel() as judge:
         got = next(judge.explain([frame]))
     rule = reference.rules[wanted.rule[0]].name if wanted.rule[0] >= 0 else None
     verdict, reason = VERDICTS[wanted.verdict[0]], REASONS[wanted.reason[0]]
-    return f"wanted {verdict}, {reason}, {rule}\n       {parse(frame, case.port)}\ngot    {got}"
+    told = f"wanted {verdict}, {reason}, {rule}\n       {key}\ngot    {got}"
+    return {rule, got["rule"]}, told
