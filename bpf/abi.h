@@ -32,6 +32,8 @@ enum xg_limits {
 		192, /* XG_SUMMARIES * 64; 64 rules a word, with room for words that are not full */
 	XG_NARROW_RULES = 31, /* so few rules fit in what a lookup gives */
 	XG_META_CLASSES = 4096, /* packets told apart by the dimensions that are folded into one */
+	XG_KNOWN_SLOTS = 2048, /* combinations of rows whose rule is known, on each CPU */
+	XG_KNOWN_ROWS = 6, /* rows in such a combination */
 	XG_RULE_SLOTS = 20480, /* counters: a whole new policy fits beside the old one */
 	XG_NO_RULE = 0xffff, /* "no rule decided" where a rule slot or index is asked for */
 	XG_MAX_PORTS = 64,
@@ -247,6 +249,7 @@ struct xg_config {
 	__u8 words; /* words of a row in use, 0: no rules */
 	__u8 deciding; /* the first so many words are without limits, the others with nothing else */
 	__u8 narrow; /* up to XG_NARROW_RULES rules: no rows, no positions */
+	__u8 known; /* a packet has up to XG_KNOWN_ROWS rows, but more than one: what they find is kept */
 	__u8 port; /* slot of the port, 0 .. XG_MAX_PORTS - 1 */
 	__u8 default_verdict; /* enum xg_verdict, pass or drop */
 	__u8 malformed_verdict;
@@ -259,7 +262,7 @@ struct xg_config {
 	__u8 af_xdp; /* some rule hands packets to an AF_XDP target */
 	__u8 limits; /* some rule has the action limit */
 	__u8 allow; /* the table of sources that no block covers is not empty */
-	__u8 zero[2];
+	__u8 zero[1];
 };
 
 /* A cache line, of which everything is built that a lookup walks. */
@@ -296,6 +299,13 @@ struct xg_row {
 	__u64 some[XG_SUMMARIES]; /* words that are not empty */
 	__u64 all[XG_SUMMARIES]; /* words that are full */
 	__u64 word[XG_LINE_WORDS - XG_ROW_HEAD];
+};
+
+/* What some rows found. Rows are lines, of which none is 0. */
+struct xg_known {
+	__u32 row[XG_KNOWN_ROWS];
+	__u32 number; /* of the first rule that is no limit, XG_NO_RULE */
+	__u32 zero;
 };
 
 struct xg_rule {

@@ -93,7 +93,7 @@ static __always_inline void mask_source(const struct xg_limit *limit, __u32 fami
 static __always_inline struct limit_hash hash_source(const struct xg_limit *limit, __u32 family,
 						     const struct limit_source *source)
 {
-	__u64 x = ((limit->seed + family) ^ source->first) * GOLDEN_RATIO;
+	__u64 x = ((limit->seed + family * GOLDEN_RATIO) ^ source->first) * GOLDEN_RATIO;
 
 	x ^= x >> 32;
 	x = (x ^ source->rest) * 0xbf58476d1ce4e5b9;

@@ -3,8 +3,8 @@
  * maps.h - everything the program shares with control.
  *
  * Two kinds, told apart by how long they live:
- *   image   lines, rules, limits, MAC tables, allowed, fragments: one set a policy, filled before the program
- *           that uses it is attached and, but for fragments, never written again. A reload builds a new
+ *   image   lines, rules, limits, MAC tables, allowed, fragments, known: one set a policy, filled before the program
+ *           that uses it is attached; lines change only as xdpgw/set_edits.py says, the last two as packets come. A reload builds a new
  *           set beside the old one; the link then changes programs, so that a packet meets one set, whole.
  *   books   counters, log books, buckets, sources, blocks, the ring, AF_XDP sockets: pinned, handed from
  *           program to program.
@@ -71,6 +71,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct xg_limit);
 } limits SEC(".maps");
+
+/* Of the image: rows are those of its lines. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xg_known);
+} known SEC(".maps");
 
 #define XG_MAC_TABLE(name) \
 	struct { \

@@ -319,6 +319,52 @@ static __always_inline int summarize(__u32 at, __u64 some[XG_SUMMARIES])
 	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW && summarize(found->row[XG_DIM_##DIM], some)) \
 	return MATCH_ERROR
 
+/*
+ * What few flows find is found again and again: each CPU keeps the rule of some combinations of rows. Which
+ * rule a combination finds never changes while the image lives, as a set that changes gives addresses other rows.
+ */
+#define MIX_IN(DIM) \
+	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW) \
+	hash = (hash ^ found->row[XG_DIM_##DIM]) * GOLDEN_RATIO
+
+static __always_inline struct xg_known *known_of(const struct found *found)
+{
+	__u64 hash = found->meta * GOLDEN_RATIO;
+	__u32 at;
+
+	EACH_ROW(MIX_IN);
+	at = hash >> 32 & (XG_KNOWN_SLOTS - 1);
+	return bpf_map_lookup_elem(&known, &at);
+}
+
+#define COMPARE(DIM) \
+	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW && n < XG_KNOWN_ROWS) \
+	differ |= known->row[n++] ^ found->row[XG_DIM_##DIM]
+
+static __always_inline bool is_known(const struct xg_known *known, const struct found *found)
+{
+	__u32 n = 0, differ = 0;
+
+	if (cfg.meta)
+		differ = known->row[n++] ^ found->meta;
+	EACH_ROW(COMPARE);
+	return !differ;
+}
+
+#define KEEP(DIM) \
+	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW && n < XG_KNOWN_ROWS) \
+	known->row[n++] = found->row[XG_DIM_##DIM]
+
+static __always_inline void make_known(struct xg_known *known, const struct found *found)
+{
+	__u32 n = 0;
+
+	if (cfg.meta)
+		known->row[n++] = found->meta;
+	EACH_ROW(KEEP);
+	known->number = found->best;
+}
+
 /* `explain` judges as if every limit had room. */
 static __always_inline bool asks_limits(void)
 {
@@ -393,15 +439,9 @@ static __always_inline int limit_rows(struct xdp_md *ctx, struct found *found,
 	return MATCH_NONE;
 }
 
-/* The rule that rows find. */
-static __always_inline int match_rows(struct xdp_md *ctx, struct found *found)
+/* Puts the first rule that is no limit into found->best. */
+static __always_inline void search_rows(struct found *found, const __u64 some[XG_SUMMARIES])
 {
-	__u64 some[XG_SUMMARIES] = { ~0ULL, ~0ULL, ~0ULL };
-	int over;
-
-	if (cfg.meta && summarize(found->meta, some))
-		return MATCH_ERROR;
-	EACH_ROW(SUMMARIZE);
 	for (__u32 s = 0; s < XG_SUMMARIES && s * 64 < cfg.deciding; s++) {
 		int more;
 
@@ -410,6 +450,28 @@ static __always_inline int match_rows(struct xdp_md *ctx, struct found *found)
 		more = !!found->left;
 		for (int i = 0; i < 64 && more; i += WORDS_AT_ONCE)
 			more = search(found);
+	}
+}
+
+/* The rule that rows find. */
+static __always_inline int match_rows(struct xdp_md *ctx, struct found *found)
+{
+	__u64 some[XG_SUMMARIES] = { ~0ULL, ~0ULL, ~0ULL };
+	struct xg_known *known = NULL;
+	int over;
+
+	if (cfg.meta && summarize(found->meta, some))
+		return MATCH_ERROR;
+	EACH_ROW(SUMMARIZE);
+	if (cfg.known &&
+	    (some[0] | (cfg.words > 64 ? some[1] : 0) | (cfg.words > 128 ? some[2] : 0)))
+		known = known_of(found);
+	if (known && is_known(known, found)) {
+		found->best = known->number;
+	} else {
+		search_rows(found, some);
+		if (known)
+			make_known(known, found);
 	}
 	if (asks_limits()) {
 		over = limit_rows(ctx, found, some);

@@ -45,6 +45,7 @@ STRUCTS = (
     "index",
     "path",
     "row",
+    "known",
     "rule",
     "limit",
     "limit_line",

@@ -250,7 +250,7 @@ def _write_tables(out: object, tables: Tables, port: str) -> None:
         cfg.use[dim] = tables.use[dim]
     if tables.on:
         cfg.none[Dim.ON] = tables.on.get(port, tables.on[""])
-    cfg.meta, cfg.order = tables.meta, tables.order
+    cfg.meta, cfg.order, cfg.known = tables.meta, tables.order, tables.known
     cfg.words, cfg.deciding = tables.placement.words, tables.placement.deciding
     cfg.narrow, cfg.narrow_limits = tables.placement.narrow, tables.placement.narrow_limits
     if tables.placement.narrow:

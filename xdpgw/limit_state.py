@@ -36,6 +36,9 @@ __all__ = ["Address", "Hash", "hash_source", "limits_of"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _WORD = (1 << 64) - 1
+_GOLDEN_RATIO = 0x9E3779B97F4A7C15
+"""Of 2^64, odd: as bpf/limit.h has it."""
+
 _TIME = (1 << abi.LIMIT_TIME_BITS) - 1
 
 
@@ -58,7 +61,7 @@ def hash_source(seed: int, limit: Limit, source: Address | None) -> Hash:
     first, rest = (
         int.from_bytes(half, sys.byteorder) for half in (masked[:8].ljust(8, b"\0"), masked[8:])
     )
-    x = ((seed + family) ^ first) * 0x9E3779B97F4A7C15 & _WORD
+    x = ((seed + family * _GOLDEN_RATIO & _WORD) ^ first) * _GOLDEN_RATIO & _WORD
     x ^= x >> 32
     x = (x ^ rest) * 0xBF58476D1CE4E5B9 & _WORD
     x ^= x >> 32

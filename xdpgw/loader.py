@@ -152,6 +152,7 @@ def entries_of(image: Image) -> dict[str, int]:
         "lines": len(image.tables.lines),
         "rules": len(image.rules) // _RULE_BYTES,
         "limits": len(image.limits) // _LIMIT_BYTES,
+        "known": abi.KNOWN_SLOTS if image.tables.known else 1,
         "fragments": image.fragment_slots,
         "allowed": max(1, len(image.allowed) // _ALLOWED_BYTES),
         **{dim.text: max(1, len(image.tables.macs.get(dim, ()))) for dim in _MACS},

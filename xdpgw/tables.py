@@ -62,6 +62,13 @@ class Tables:
     order: int = 0
     live: list[LiveTests] = field(default_factory=list)
 
+    @property
+    def known(self) -> bool:
+        """Whether the program keeps what combinations of rows find."""
+        first = {x for x in Dim if x not in (Dim.ICMP6, Dim.SRC6, Dim.DST6)}
+        rows = bool(self.meta) + sum(self.use[dim] == Use.ROW for dim in first)
+        return not self.placement.narrow and 1 < rows <= abi.KNOWN_ROWS
+
 
 @dataclass(slots=True)
 class LiveTests:

@@ -120,6 +120,15 @@ def test_limit_per_source_looks_at_its_bits_only(
         assert found.passes(other) == [True]
 
 
+@pytest.mark.parametrize("seed", [1, 0x0123456789ABCDEF])
+def test_limit_ipv4_sources_do_not_spend_what_an_ipv6_one_has(seed: int) -> None:
+    # 2001:db8:: as a number, and IPv4 addresses that differ from it in what a family may add.
+    near = [bytes([0x20 ^ n, 1, 13, 184]) for n in range(64)]
+    with filtering(policy("few limit 1/m burst 1 per source"), lambda slot: seed) as found:
+        assert all(found.passes(*(from4(str(ipaddress.ip_address(x))) for x in near)))
+        assert found.passes(from6("2001:db8::1")) == [True]
+
+
 def test_limit_per_source_takes_all_that_is_not_ip_for_one_source() -> None:
     with filtering(policy("few limit 1/m burst 2 per source")) as found:
         frames = [eth(arp(src=f"10.0.0.{n}"), src=f"02:00:00:00:00:{n:02x}") for n in range(3)]
