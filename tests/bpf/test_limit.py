@@ -297,9 +297,9 @@ def same_line(found: Filter, number: int) -> list[str]:
 
     # hash_source, for many: an address in network order is the low half of a word of this machine.
     address = np.arange(0x0B000000, 0x0B000000 + 8 * number * abi.LIMIT_LINES // 4, dtype=">u4")
-    x = (np.uint64(seed + 4) ^ address.view("<u4").astype(np.uint64)) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
+    ratio = 0x9E3779B97F4A7C15
+    start = np.uint64((seed + 4 * ratio) & 2**64 - 1)
+    x = (start ^ address.view("<u4").astype(np.uint64)) * np.uint64(ratio)
     x ^= x >> np.uint64(32)
     x *= np.uint64(0xBF58476D1CE4E5B9)
     x ^= x >> np.uint64(32)
