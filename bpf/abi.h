@@ -110,7 +110,7 @@ enum xg_limits {
  *   HASH    a hash map by the exact value; one that is not there finds cfg.miss[dim]
  *   PREFIX  an address: a step function of 32 or 128 bits
  * A packet that lacks the field finds cfg.none[dim]. What has a table for each family of addresses is two
- * dimensions here, and counts as the first of them.
+ * dimensions here, and counts as the first of them; the second ones stand at the end.
  */
 #define XG_DIMENSIONS(X) \
 	X(ON, on, CONST, 0) \
@@ -121,7 +121,6 @@ enum xg_limits {
 	X(DPORT, dport, TABLE, 65536) \
 	X(TCP_FLAGS, tcp_flags, TABLE, 256) \
 	X(ICMP, icmp, TABLE, 65536) \
-	X(ICMP6, icmp6, TABLE, 65536) \
 	X(LEN, len, TABLE, 65536) \
 	X(TTL, ttl, TABLE, 256) \
 	X(DSCP, dscp, TABLE, 64) \
@@ -130,6 +129,7 @@ enum xg_limits {
 	X(MAC_DST, mac_dst, HASH, 0) \
 	X(SRC4, src4, PREFIX, 0) \
 	X(DST4, dst4, PREFIX, 0) \
+	X(ICMP6, icmp6, TABLE, 65536) \
 	X(SRC6, src6, PREFIX, 0) \
 	X(DST6, dst6, PREFIX, 0)
 

@@ -38,18 +38,19 @@ enum match_result {
 	MATCH_ERROR = -2,
 };
 
-/* What the lookups of a packet found. */
+/* What the lookups of a packet found, and how far the search is. As short as can be: so is the stack. */
 struct found {
-	__u32 row[XG_DIM_COUNT]; /* lines of rows, of dimensions that have one */
-	__u32 meta; /* class, then line of its row */
-	__u32 bits; /* narrow: the rules */
+	__u32 row[XG_DIM_DST4 + 1]; /* lines of rows, of dimensions that have one */
+	union {
+		__u32 meta; /* class, then line of its row */
+		__u32 bits; /* narrow: the rules */
+	};
 	__u32 any; /* all values ORed: XG_REF_NODE is set where one is none */
 	__u64 left; /* words of the summary that were not searched */
-	__u32 summary; /* word of the summaries to be searched */
-	__u32 best; /* the first rule found so far */
 	__u64 limits; /* of one word, those that the packet satisfies and that were not asked yet */
-	__u64 packet; /* limit_packet() */
-	__u32 word; /* that `limits` is of */
+	__u32 best; /* the first rule found so far */
+	__u8 summary; /* word of the summaries to be searched */
+	__u8 word; /* that `limits` is of */
 };
 
 static __always_inline void take(struct found *found, enum xg_dim dim, __u32 value)
@@ -205,7 +206,7 @@ static __always_inline __u64 standing(const struct xg_row *row, __u32 summary)
  */
 static __always_inline __u32 summary_of(const struct found *found)
 {
-	return *(const volatile __u32 *)&found->summary & 3;
+	return *(const volatile __u8 *)&found->summary & 3;
 }
 
 /* One word of the row at a line, of which `bit` of the summary says that it is not empty. */
@@ -383,7 +384,7 @@ static __always_inline __u64 words_below(__u32 summary, __u32 word)
  * The first of found->limits, before the rule found->best, that the packet is over the rate of; MATCH_NONE if
  * none.
  */
-__noinline int first_over(struct xdp_md *ctx, struct found *found)
+__noinline int first_over(struct xdp_md *ctx, struct found *found, __u64 packet)
 {
 	if (!found)
 		return MATCH_ERROR;
@@ -399,7 +400,7 @@ __noinline int first_over(struct xdp_md *ctx, struct found *found)
 		if (number >= found->best)
 			return MATCH_NONE;
 		rule = bpf_map_lookup_elem(&rules, &number);
-		if (rule && over_rate(ctx, rule->target, found->packet))
+		if (rule && over_rate(ctx, rule->target, packet))
 			return number;
 	}
 	return MATCH_NONE;
@@ -422,7 +423,7 @@ __noinline int next_limits(struct found *found)
 
 /* As first_over(), of the limits in rows whose summaries leave these words. */
 static __always_inline int limit_rows(struct xdp_md *ctx, struct found *found,
-				      const __u64 some[XG_SUMMARIES])
+				      const __u64 some[XG_SUMMARIES], __u64 packet)
 {
 	for (__u32 s = 0; s < XG_SUMMARIES; s++) {
 		if ((s + 1) * 64 <= cfg.deciding || s * 64 >= cfg.words)
@@ -430,7 +431,7 @@ static __always_inline int limit_rows(struct xdp_md *ctx, struct found *found,
 		found->summary = s;
 		found->left = some[s] & words_below(s, cfg.words) & ~words_below(s, cfg.deciding);
 		for (int i = 0; i < XG_MAX_LIMITS / 64 && next_limits(found); i++) {
-			int over = first_over(ctx, found);
+			int over = first_over(ctx, found, packet);
 
 			if (over != MATCH_NONE)
 				return over;
@@ -454,7 +455,8 @@ static __always_inline void search_rows(struct found *found, const __u64 some[XG
 }
 
 /* The rule that rows find. */
-static __always_inline int match_rows(struct xdp_md *ctx, struct found *found)
+static __always_inline int match_rows(struct xdp_md *ctx, const struct pkt *pkt,
+				      struct found *found)
 {
 	__u64 some[XG_SUMMARIES] = { ~0ULL, ~0ULL, ~0ULL };
 	struct xg_known *known = NULL;
@@ -474,7 +476,7 @@ static __always_inline int match_rows(struct xdp_md *ctx, struct found *found)
 			make_known(known, found);
 	}
 	if (asks_limits()) {
-		over = limit_rows(ctx, found, some);
+		over = limit_rows(ctx, found, some, limit_packet(pkt));
 		if (over != MATCH_NONE)
 			return over;
 	}
@@ -482,7 +484,8 @@ static __always_inline int match_rows(struct xdp_md *ctx, struct found *found)
 }
 
 /* The rule that a lookup's result is. */
-static __always_inline int match_narrow(struct xdp_md *ctx, struct found *found)
+static __always_inline int match_narrow(struct xdp_md *ctx, const struct pkt *pkt,
+					struct found *found)
 {
 	__u32 deciding = found->bits;
 
@@ -493,7 +496,7 @@ static __always_inline int match_narrow(struct xdp_md *ctx, struct found *found)
 
 		found->best = deciding ? lowest_bit(deciding) : XG_NO_RULE;
 		found->limits = found->bits & cfg.narrow_limits;
-		over = first_over(ctx, found);
+		over = first_over(ctx, found, limit_packet(pkt));
 		if (over != MATCH_NONE)
 			return over;
 	}
@@ -506,15 +509,13 @@ static __always_inline int match_narrow(struct xdp_md *ctx, struct found *found)
  */
 static __always_inline int match(struct xdp_md *ctx, const struct pkt *pkt)
 {
-	struct found found = { .bits = ~XG_REF_NODE, .best = XG_NO_RULE };
+	struct found found = { .bits = cfg.narrow ? ~XG_REF_NODE : 0, .best = XG_NO_RULE };
 
 	if (!cfg.words)
 		return MATCH_NONE;
 	if (look_up(pkt, &found))
 		return MATCH_ERROR;
-	if (asks_limits())
-		found.packet = limit_packet(pkt);
-	return cfg.narrow ? match_narrow(ctx, &found) : match_rows(ctx, &found);
+	return cfg.narrow ? match_narrow(ctx, pkt, &found) : match_rows(ctx, pkt, &found);
 }
 
 #endif

@@ -29,7 +29,7 @@ _LEAF_END = abi.LEAF_STEPS * 2
 _LEAVES = abi.INDEX_ENDS * abi.LEAF_STEPS  # steps of a node with one line of ends
 _GROUP = 1 + abi.INDEX_ENDS  # lines of a group
 _INDEX2_STEPS = abi.INDEX_ENDS * _LEAVES
-_ROOT_STEPS = 1024  # a root of more steps is direct, as each packet comes by
+_ROOT_STEPS = _LEAVES  # a root of more steps is direct, as each packet comes by
 _LAST = (1 << abi.STRIDE_BITS) - 1
 
 Words: TypeAlias = "NDArray[np.uint64]"
