@@ -107,6 +107,8 @@ class SetEditor:
         x = address >> below & _LAST
         if abi.STRIDE_BITS * (stride + 1) < bits:
             line, place, width = self._slot(ref, x)
+            if ref & Ref.KIND in _TURNS:
+                width = 0  # a value is shared by half of the steps
             child = int(self._numbers[line, place])
             new = self._edited(child, stride + 1, strides, address, bits, flip)
             if new == child:
@@ -205,6 +207,8 @@ class SetEditor:
         at = ref & Ref.LINE
         if ref & Ref.KIND == Ref.DIRECT:
             return at + x // abi.DIRECT_VALUES, x % abi.DIRECT_VALUES, 1
+        if ref & Ref.KIND in _TURNS:
+            return self._turn(at, x, ref & Ref.KIND == Ref.TURNS2)
         before = -1
         for group in (1 + abi.INDEX_ENDS, 1)[_DEPTHS[ref & Ref.KIND] :]:
             rank = int(np.searchsorted(self._ends[at], x))
@@ -215,6 +219,13 @@ class SetEditor:
         before = int(ends[rank - 1]) if rank else before
         return at, rank, int(ends[rank]) - before
 
+    def _turn(self, at: int, x: int, two: bool) -> tuple[int, int, int]:
+        """As `_slot`, of steps that take turns; the third is of no use."""
+        if two and x > self._ends[at, -1]:
+            at += 1
+        rank = int(np.searchsorted(self._ends[at, _TURNS_END:], x))
+        return at, rank & 1, 0
+
     def _steps(self, ref: int) -> Iterator[tuple[int, int, int]]:
         """(first, last, value) of each step of a node."""
         if ref & Ref.KIND == Ref.DIRECT:
@@ -224,6 +235,15 @@ class SetEditor:
             lasts = np.append(starts[1:] - 1, _LAST)
             columns = (starts.tolist(), lasts.tolist(), values[starts].tolist())
             yield from zip(*columns, strict=True)
+            return
+        if ref & Ref.KIND in _TURNS:
+            at = ref & Ref.LINE
+            lines = slice(at, at + 1 + (ref & Ref.KIND == Ref.TURNS2))
+            turns: list[int] = self._numbers[at, :2].tolist()
+            x = 0
+            for n, end in enumerate(np.unique(self._ends[lines, _TURNS_END:]).tolist()):
+                yield x, end, turns[n & 1]
+                x = end + 1
             return
         x = 0
         while x <= _LAST:
@@ -265,6 +285,8 @@ class _Side:
         return flip if named else None
 
 
+_TURNS = (Ref.TURNS, Ref.TURNS2)
+_TURNS_END = 4  # of their lines, the first end
 _DEPTHS: dict[int, int] = {Ref.INDEX2: 0, Ref.INDEX: 1, Ref.LEAF: 2}
 """How many lines of ends a node has less than two."""
 
