@@ -161,9 +161,12 @@ class Instance:
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Keep other processes from changing the pins meanwhile; waits for who does."""
-        self.create()
-        with _locked(self.path, wait=True):
-            yield
+        while True:
+            self.create()
+            with _locked(self.path, wait=True) as got:
+                if got:  # else who was waited for removed it
+                    yield
+                    return
 
     # The books
 
@@ -314,6 +317,7 @@ class Instance:
 
 @contextmanager
 def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """False: another process has it; or, after a wait, the folder was removed meanwhile."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -324,9 +328,16 @@ def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        yield True
+        yield not wait or _is_at(fd, path)
     finally:
         os.close(fd)
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _who(path: Path) -> str:
