@@ -54,6 +54,9 @@ BOOKS = (
 )
 """The maps that a new program takes over from the old one."""
 
+_PART_BYTES = 1 << 16
+"""The manifest is kept in parts: kernel 5.15 has no value of more than 4 MiB."""
+
 
 class Attached(msgspec.Struct, frozen=True):
     """A port as it was attached."""
@@ -267,7 +270,7 @@ class Instance:
         if not path.exists():
             return None
         with Map.from_pin(path) as blob:
-            raw = blob.lookup((0).to_bytes(4, "little")).rstrip(b"\0")
+            raw = blob.array().tobytes().rstrip(b"\0")
         try:
             version = msgspec.json.decode(raw, type=_Version).abi
             if version == abi.MANIFEST_VERSION:
@@ -285,11 +288,15 @@ class Instance:
 
     def announce(self, manifest: Manifest) -> None:
         """Write down what is about to come into force."""
+        import numpy as np
+
         raw = msgspec.json.encode(manifest)
+        parts = -(-len(raw) // _PART_BYTES)
+        rows = np.frombuffer(raw.ljust(parts * _PART_BYTES, b"\0"), np.uint8)
         next_path = self.path / "manifest-next"
         next_path.unlink(missing_ok=True)
-        with Map.create("array", "xdpgw_manifest", key=4, value=len(raw), entries=1) as blob:
-            blob.update((0).to_bytes(4, "little"), raw)
+        with Map.create("array", "xdpgw_manifest", key=4, value=_PART_BYTES, entries=parts) as blob:
+            blob.update_many(np.arange(parts, dtype=np.uint32), rows.reshape(parts, -1))
             blob.pin(next_path)
 
     def confirm(self) -> None:
