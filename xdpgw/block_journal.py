@@ -29,7 +29,8 @@ __all__ = ["Blocked", "Journal", "Unblocked"]
 
 VERSION = 1
 SLACK_BYTES = 1 << 20
-_LONGEST_LINE = 1 << 16
+_PIECE = 1 << 16
+"""So much of the file is read at once."""
 
 
 class Blocked(msgspec.Struct, array_like=True, frozen=True, tag="+"):
@@ -119,7 +120,7 @@ class Journal:
                     os.truncate(file.fileno(), size)
                     raise
                 grown = os.fstat(file.fileno()).st_size
-                head = os.pread(file.fileno(), _LONGEST_LINE, 0).partition(b"\n")[0]
+                head = os.pread(file.fileno(), _PIECE, 0).partition(b"\n")[0]
         except OSError as error:
             self._refuse(error)
         if grown > 2 * _bytes_after(head) + SLACK_BYTES:
@@ -189,9 +190,14 @@ def _bytes_after(head: bytes) -> int:
 
 def _whole(fd: int) -> int:
     """Bytes of a file up to the end of its last whole line."""
-    size = os.fstat(fd).st_size
-    tail = os.pread(fd, _LONGEST_LINE, max(0, size - _LONGEST_LINE))
-    return size - len(tail) + tail.rfind(b"\n") + 1
+    end = os.fstat(fd).st_size
+    while end > 0:
+        begin = max(0, end - _PIECE)
+        at = os.pread(fd, end - begin, begin).rfind(b"\n")
+        if at >= 0:
+            return begin + at + 1
+        end = begin
+    return 0
 
 
 def _sync_folder(path: Path) -> None:

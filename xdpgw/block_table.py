@@ -69,7 +69,6 @@ class BlockTable:
 
     def clear(self) -> int:
         """Unblock all; how many there were."""
-        self._use(0)
         keys, _ = self._blocks.read()
         self._blocks.delete_many(keys)
         self._settle(keys_of(()))

@@ -54,6 +54,9 @@ BOOKS = (
 )
 """The maps that a new program takes over from the old one."""
 
+_PART_BYTES = 1 << 16
+"""The manifest is kept in parts: kernel 5.15 has no value of more than 4 MiB."""
+
 
 class Attached(msgspec.Struct, frozen=True):
     """A port as it was attached."""
@@ -161,9 +164,12 @@ class Instance:
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Keep other processes from changing the pins meanwhile; waits for who does."""
-        self.create()
-        with _locked(self.path, wait=True):
-            yield
+        while True:
+            self.create()
+            with _locked(self.path, wait=True) as got:
+                if got:  # else who was waited for removed it
+                    yield
+                    return
 
     # The books
 
@@ -264,7 +270,7 @@ class Instance:
         if not path.exists():
             return None
         with Map.from_pin(path) as blob:
-            raw = blob.lookup((0).to_bytes(4, "little")).rstrip(b"\0")
+            raw = blob.array().tobytes().rstrip(b"\0")
         try:
             version = msgspec.json.decode(raw, type=_Version).abi
             if version == abi.MANIFEST_VERSION:
@@ -282,11 +288,15 @@ class Instance:
 
     def announce(self, manifest: Manifest) -> None:
         """Write down what is about to come into force."""
+        import numpy as np
+
         raw = msgspec.json.encode(manifest)
+        parts = -(-len(raw) // _PART_BYTES)
+        rows = np.frombuffer(raw.ljust(parts * _PART_BYTES, b"\0"), np.uint8)
         next_path = self.path / "manifest-next"
         next_path.unlink(missing_ok=True)
-        with Map.create("array", "xdpgw_manifest", key=4, value=len(raw), entries=1) as blob:
-            blob.update((0).to_bytes(4, "little"), raw)
+        with Map.create("array", "xdpgw_manifest", key=4, value=_PART_BYTES, entries=parts) as blob:
+            blob.update_many(np.arange(parts, dtype=np.uint32), rows.reshape(parts, -1))
             blob.pin(next_path)
 
     def confirm(self) -> None:
@@ -314,6 +324,7 @@ class Instance:
 
 @contextmanager
 def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """False: another process has it; or, after a wait, the folder was removed meanwhile."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -324,9 +335,16 @@ def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        yield True
+        yield not wait or _is_at(fd, path)
     finally:
         os.close(fd)
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _who(path: Path) -> str:

@@ -165,7 +165,7 @@ def _tree(kinds: tuple[str, ...]) -> Node | _Stop:
 
     The grammar sees kinds of words, and policies have few shapes of lines: lark parses each once.
     """
-    from lark import Token
+    from lark import Token, UnexpectedToken
 
     run: Any = _parser().parse_interactive()
     marks = _MARKS.values()
@@ -177,7 +177,10 @@ def _tree(kinds: tuple[str, ...]) -> Node | _Stop:
             kind = "WORD"
         token = Token(kind, "")
         token.value = at
-        run.feed_token(token)
+        try:
+            run.feed_token(token)
+        except UnexpectedToken:  # accepted behind another operand than this one
+            return _Stop(at, frozenset(accepted))
     if "$END" not in run.choices():
         return _Stop(len(kinds), frozenset())
     return _node(run.feed_eof())

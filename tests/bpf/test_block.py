@@ -325,6 +325,21 @@ def test_table_is_asked_where_its_filter_says_so(at: Blocking) -> None:
     assert not lines.array().any()
 
 
+def test_table_that_is_cleared_in_part_blocks_what_it_holds(
+    at: Blocking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(table: Map, keys: object) -> None:
+        raise KeyboardInterrupt
+
+    at.put("192.0.2.1", "2001:db8::/32")
+    with monkeypatch.context() as patched:
+        patched.setattr(Map, "delete_many", dies)
+        with pytest.raises(KeyboardInterrupt):
+            at.table.clear()
+    assert len(at.table) == 2
+    assert at.blocked("192.0.2.1", "2001:db8::1") == [True, True]
+
+
 def test_table_tells_what_it_holds_in_order(at: Blocking) -> None:
     at.put("2001:db8::/32", "192.0.2.128/25", "192.0.2.0/24", "::", "192.0.2.0")
     shown = ["192.0.2.0/24", "192.0.2.0", "192.0.2.128/25", "::", "2001:db8::/32"]

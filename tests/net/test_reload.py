@@ -15,6 +15,7 @@ from xdpgw import _abi as abi
 from xdpgw import config, gateway
 from xdpgw._abi import Reason, Verdict
 from xdpgw.errors import AbiMismatch, XdpgwError
+from xdpgw.kernel import Map
 from xdpgw.testbed import TestBed
 
 # Both policies have the same rules, in another order, so that other ones of them decide: x passes
@@ -112,6 +113,16 @@ def test_reload_rule_that_keeps_its_name_keeps_its_counters(mode: str, bed: Test
         assert gate.books().rules["both"] == 40
         gate.apply(odd)
         assert gate.books().rules["odd_x"] == 0
+
+
+def test_manifest_of_a_long_policy_is_one_that_kernel_5_15_can_hold(bed: TestBed) -> None:
+    policy = ODD.replace("MODE", "native") + "#" * (5 << 20)
+    with live(policy, bed) as gate:
+        found = gate.instance.manifest()
+        assert found is not None
+        assert found.policy_text == policy
+        with Map.from_pin(gate.instance.path / "manifest") as blob:
+            assert blob.info().value_size <= 4 << 20
 
 
 def test_reload_ports_come_and_go(mode: str, bed: TestBed) -> None:

@@ -72,7 +72,9 @@ def test_journal_cut_anywhere_holds_its_whole_lines(journal: Journal) -> None:
         assert kept(journal) == after[raw[:size].count(b"\n")]
 
 
-@pytest.mark.parametrize("torn", [b'["+","192.0.2', b'["-","192.0.2.1"]', b"\0" * 5000, b"\xff"])
+@pytest.mark.parametrize(
+    "torn", [b'["+","192.0.2', b'["-","192.0.2.1"]', b"\0" * 5000, b"\xff", b"\0" * 200_000]
+)
 def test_journal_append_cuts_a_torn_line_off(journal: Journal, torn: bytes) -> None:
     journal.append([A])
     with journal.path.open("ab") as file:
