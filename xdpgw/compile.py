@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Image", "Names", "Session", "compile_rules", "names_of", "rate_words"]
 
+SPARE_LEAST, SPARE_SHARE, SPARE_MOST = 4096, 8, 1 << 18
+"""Lines to spare for sets that change: some, and an eighth of those in use, but at most 16 MiB."""
+
 NS = 1_000_000_000
 _PER_NS = {"/s": NS, "/m": 60 * NS}
 
@@ -177,7 +180,16 @@ class Image:
     def memory_bytes(self) -> int:
         """Payload of the image maps, without the kernel's own overhead."""
         macs = sum(len(pairs) * 12 for pairs in self.tables.macs.values())
-        return self.tables.lines.nbytes + len(self.rules) + len(self.limits) + macs
+        lines = (len(self.tables.lines) + self.spare_lines) * abi.LINE_WORDS * 8
+        return lines + len(self.rules) + len(self.limits) + macs
+
+    @property
+    def spare_lines(self) -> int:
+        """Lines behind those of the tables, so that sets can change in place; 0 where none does."""
+        feeds = (feed for named in self.ruleset.config.sets.values() for feed in named.feeds)
+        if not self.tables.editable or all(feed.refresh_ns is None for feed in feeds):
+            return 0
+        return min(SPARE_LEAST + len(self.tables.lines) // SPARE_SHARE, SPARE_MOST)
 
 
 def names_of(ruleset: r.RuleSet, before: Names, new_seed: Callable[[int], int] = int) -> Names:

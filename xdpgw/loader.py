@@ -149,7 +149,7 @@ def load(
 def entries_of(image: Image) -> dict[str, int]:
     """How many entries each image map needs, by its name; 1 at least."""
     return {
-        "lines": len(image.tables.lines),
+        "lines": len(image.tables.lines) + image.spare_lines,
         "rules": len(image.rules) // _RULE_BYTES,
         "limits": len(image.limits) // _LIMIT_BYTES,
         "known": abi.KNOWN_SLOTS if image.tables.known else 1,
@@ -181,12 +181,13 @@ def _fill(image: Image, obj: BpfObject) -> None:
     import numpy as np
 
     with obj.map("lines").memory() as lines:
-        lines[:] = image.tables.lines.view(np.uint8).reshape(-1)
-    for name, raw, size in (
+        raw = image.tables.lines.view(np.uint8).reshape(-1)
+        lines[: len(raw)] = raw
+    for name, structs, size in (
         ("rules", image.rules, _RULE_BYTES),
         ("limits", image.limits, _LIMIT_BYTES),
     ):
-        rows = np.frombuffer(raw, np.uint8).reshape(-1, size)
+        rows = np.frombuffer(structs, np.uint8).reshape(-1, size)
         obj.map(name).update_many(np.arange(len(rows), dtype=np.uint32), rows)
     for dim, pairs in image.tables.macs.items():
         obj.map(dim.text).update_many(*_columns(pairs))

@@ -8,7 +8,7 @@ image is built anew, as it is where a change needs a row that no value had befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -56,11 +56,12 @@ class SetEditor:
             tables: as they were compiled.
             words: the map `lines`, shape (lines, 8); what is behind `tables.lines` is spare.
         """
-        self._tables = tables
+        self._root = tuple(tables.root)
         self._lines = Lines(words, len(tables.lines))
         self._numbers = words.view(np.uint32)
         self._ends = words.view(np.uint16)
         self._sides = [_Side(live) for live in tables.live]
+        self._undo: list[tuple[int, int, int]] = []  # (line, number in it, what stood there)
 
     @property
     def spare(self) -> int:
@@ -68,31 +69,52 @@ class SetEditor:
         return self._lines.room
 
     def replace(self, old: Prefixes, new: Prefixes) -> int:
-        """Put one set in the place of another, wherever rules name it.
+        """As `change`, of one pair."""
+        return self.change([(old, new)])
+
+    def change(self, pairs: Iterable[tuple[Prefixes, Prefixes]]) -> int:
+        """Put sets in the place of others, wherever rules name them.
+
+        Args:
+            pairs: (old, new); no new one is the old one of another pair.
 
         Returns:
             how many prefixes were changed.
 
         Raises:
-            NeedsRebuild: some of them may be changed by now; each address has its old or its new
-                rules.
+            NeedsRebuild: lookups find what they found before; the editor is of no more use.
         """
-        added, removed = old.difference(new)
-        if len(added) + len(removed) > MOST:
-            raise NeedsRebuild(f"{len(added) + len(removed)} prefixes differ")
-        ranges = list(_changed(old, new, (*added, *removed)))
+        count = 0
+        self._undo.clear()
         try:
-            for side in self._sides:
-                flip = side.replaced(old, new)
-                if flip is not None:
-                    for family, first, last in ranges:
-                        self._change(side.dims[family], family, first, last, flip)
-        except Full as full:
-            raise NeedsRebuild(str(full)) from full
-        return len(added) + len(removed)
+            for old, new in pairs:
+                added, removed = old.difference(new)
+                count += len(added) + len(removed)
+                if count > MOST:
+                    raise NeedsRebuild(f"{count} prefixes differ")
+                self._replace(old, new, list(_changed(old, new, (*added, *removed))))
+        except BaseException as error:
+            for line, place, was in reversed(self._undo):
+                self._numbers[line, place] = was
+            if isinstance(error, Full):
+                raise NeedsRebuild(str(error)) from error
+            raise
+        return count
+
+    def _replace(self, old: Prefixes, new: Prefixes, ranges: Sequence[Change]) -> None:
+        for side in self._sides:
+            flip = side.replaced(old, new)
+            if flip is not None:
+                for family, first, last in ranges:
+                    self._change(side.dims[family], family, first, last, flip)
+
+    def _write(self, line: int, place: int, ref: int) -> None:
+        """Where a lookup may be: one number, whole."""
+        self._undo.append((line, place, int(self._numbers[line, place])))
+        self._numbers[line, place] = ref
 
     def _change(self, dim: Dim, family: int, first: int, last: int, flip: Flip) -> None:
-        root = self._tables.root[dim]
+        root = self._root[dim]
         for address, bits in _prefixes_of(first, last, _WIDTHS[family]):
             if self._edited(root, 0, _STRIDES[family], address, bits, flip) != root:
                 raise NeedsRebuild("the table's root is small")
@@ -112,7 +134,7 @@ class SetEditor:
             if new == child:
                 return ref
             if width == 1:
-                self._numbers[line, place] = new
+                self._write(line, place, new)
                 return ref
             return self._with(ref, x, x, lambda _: new)
         last = x | (1 << abi.STRIDE_BITS * (stride + 1) - bits) - 1
@@ -124,7 +146,7 @@ class SetEditor:
             return self._with(ref, x, last, flipped)
         for number in range(x, last + 1):
             line, place, _ = self._slot(ref, number)
-            self._numbers[line, place] = flipped(int(self._numbers[line, place]))
+            self._write(line, place, flipped(int(self._numbers[line, place])))
         return ref
 
     def _flipped(self, ref: int, stride: int, strides: int, flip: Flip) -> int:
@@ -239,6 +261,7 @@ class _Side:
     def __init__(self, live: LiveTests) -> None:
         self.dims = live.dims
         self._tests = list(live.tests)
+        self._bits = live.bits
         self._tokens = _numbers_of(live.test_tokens)
         known = list(zip(_numbers_of(live.tokens), live.values.tolist(), strict=True))
         self._value_of = dict(known)
@@ -246,7 +269,7 @@ class _Side:
 
     def replaced(self, old: Prefixes, new: Prefixes) -> Flip | None:
         """Put a set in the place of another: how values change; None where no rule names it."""
-        token, named = 0, False
+        token, bits, named = 0, 0, False
         for number, sets in enumerate(self._tests):
             if all(prefixes != old for prefixes, _ in sets):
                 continue
@@ -254,9 +277,12 @@ class _Side:
                 raise NeedsRebuild("a rule names the set and another one for the same address")
             named = True
             token ^= self._tokens[number]
+            bits |= self._bits[number] if self._bits else 0
             self._tests[number] = ((new, sets[0][1]),)
 
         def flip(value: int) -> int:
+            if self._bits:
+                return value ^ bits
             try:
                 return int(self._value_of[self._token_of[value] ^ token])
             except KeyError:

@@ -17,7 +17,7 @@ import numpy as np
 
 from xdpgw import _abi as abi
 from xdpgw import rules as r
-from xdpgw._abi import Dim, Use
+from xdpgw._abi import Dim, Ref, Use
 from xdpgw.accepts import PAINTED, Interval, both, inverted, merged
 from xdpgw.classes import Classes, Matrix, Tests, Toggles
 from xdpgw.lines import STRIDES, Breaks, Lines
@@ -63,6 +63,12 @@ class Tables:
     live: list[LiveTests] = field(default_factory=list)
 
     @property
+    def editable(self) -> bool:
+        """Whether `SetEditor` can change a set: in a table whose root stays where it is."""
+        roots = [self.root[dim] for live in self.live for dim in live.dims.values()]
+        return any(root & Ref.KIND == Ref.DIRECT for root in roots)
+
+    @property
     def known(self) -> bool:
         """Whether the program keeps what combinations of rows find."""
         first = {x for x in Dim if x not in (Dim.ICMP6, Dim.SRC6, Dim.DST6)}
@@ -80,6 +86,7 @@ class LiveTests:
         test_tokens: for each test what tells it, shape (tests, 2).
         tokens: the XOR of the tokens of the tests that some address satisfies, shape (n, 2).
         values: what a lookup of such an address finds.
+        bits: where a value is the rules themselves, those that ask each test; else nothing.
     """
 
     dims: Mapping[int, Dim]
@@ -87,6 +94,7 @@ class LiveTests:
     test_tokens: Matrix
     tokens: Matrix
     values: NDArray[np.uint32]
+    bits: Sequence[int] = ()
 
 
 def tables_of(rules: Sequence[r.ResolvedRule], ports: Iterable[str]) -> Tables:
@@ -303,6 +311,8 @@ class _Builder:
             found.tokens,
             np.arange(len(found.tokens), dtype=np.uint32),
         )
+        if self.placement.narrow:
+            live.bits = [sum(1 << at for at in positions) for positions in asked.tests.values()]
         tables = list(zip(dims, found.tables, strict=True))
         return _Axis(dims[0], found.rows, found.none, tables, live=live)
 
