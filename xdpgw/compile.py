@@ -18,6 +18,7 @@ from xdpgw.errors import UnsupportedError
 from xdpgw.limits import first_jiffy, limit_bytes, limit_name, limit_words, limits_in
 
 if TYPE_CHECKING:
+    from xdpgw.config import Config
     from xdpgw.tables import Tables
 
 __all__ = ["Image", "Names", "Session", "compile_rules", "names_of", "rate_words"]
@@ -186,8 +187,7 @@ class Image:
     @property
     def spare_lines(self) -> int:
         """Lines behind those of the tables, so that sets can change in place; 0 where none does."""
-        feeds = (feed for named in self.ruleset.config.sets.values() for feed in named.feeds)
-        if not self.tables.editable or all(feed.refresh_ns is None for feed in feeds):
+        if not _changing(self.ruleset.config):
             return 0
         return min(SPARE_LEAST + len(self.tables.lines) // SPARE_SHARE, SPARE_MOST)
 
@@ -245,10 +245,26 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
     return Image(
         ruleset=ruleset,
         names=names,
-        tables=tables_of(ruleset.rules, ruleset.config.ports),
+        tables=tables_of(ruleset.rules, ruleset.config.ports, _changing(ruleset.config)),
         rules=_rule_bytes(ruleset.rules, names),
         limits=limit_bytes(ruleset.rules, names.limits, names.seeds),
     )
+
+
+def _changing(config: Config) -> set[str]:
+    """The sides of which rules name a set that is to follow its files."""
+    names = {
+        f"@{name}"
+        for name, named in config.sets.items()
+        if any(feed.refresh_ns is not None for feed in named.feeds)
+    }
+    return {
+        "src" if match.keyword == "from" else "dst"
+        for rule in (config.rules if names else ())
+        for match in rule.matches
+        if isinstance(match, r.Endpoint) and match.addresses
+        if any(word.text in names for word in match.addresses.items)
+    }
 
 
 def _write_tables(out: object, tables: Tables, port: str) -> None:

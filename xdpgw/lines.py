@@ -140,11 +140,15 @@ class Lines:
         widths: Numbers = np.diff(np.append(breaks.lo.astype(np.int64), size))
         return Ref.DIRECT | self.values(np.repeat(breaks.values, widths).astype(np.uint32))
 
-    def function(self, breaks: Breaks, strides: int) -> int:
-        """A function of 16 x `strides` bits: 1, 2 or 8; what a lookup begins with."""
+    def function(self, breaks: Breaks, strides: int, direct: bool = False) -> int:
+        """A function of 16 x `strides` bits: 1, 2 or 8; what a lookup begins with.
+
+        Args:
+            direct: the root has one value per number, be there few steps or many.
+        """
         paths = _Paths(self) if strides == STRIDES else None
         for stride in reversed(range(strides)):
-            breaks = self._stride(breaks, stride, strides, paths)
+            breaks = self._stride(breaks, stride, strides, paths, direct and stride == 0)
         if paths is not None:
             paths.write()
         return int(breaks.values[0])
@@ -171,8 +175,15 @@ class Lines:
             paths.write()
         return int(breaks.values[(breaks.hi == hi) & (breaks.lo == lo)][0])
 
-    def _stride(self, breaks: Breaks, stride: int, strides: int, paths: _Paths | None) -> Breaks:
-        """Puts nodes in the place of what differs in this stride only."""
+    def _stride(
+        self,
+        breaks: Breaks,
+        stride: int,
+        strides: int,
+        paths: _Paths | None,
+        direct: bool = False,
+    ) -> Breaks:
+        """Puts nodes in the place of what differs in this stride only; direct: one in any case."""
         upper = strides == STRIDES and stride < STRIDES // 2
         half = breaks.hi if upper else breaks.lo
         shift = abi.STRIDE_BITS * ((min(strides, STRIDES // 2) - 1 - stride) % 4)
@@ -182,12 +193,12 @@ class Lines:
             fresh[1:] |= breaks.hi[1:] != breaks.hi[:-1]
         first_of = np.flatnonzero(fresh)
         counts = np.diff(np.append(first_of, len(fresh)))
-        inner = (counts > 1) | (digit[first_of] != 0)  # the others are one value each
+        inner = (counts > 1) | (digit[first_of] != 0) | direct  # the others are one value
         if not inner.any():
             return breaks
         mine = inner[np.cumsum(fresh) - 1]
         steps = _steps(breaks, digit, first_of[inner], counts[inner], mine)
-        refs = self._nodes(steps, stride, paths)
+        refs = self._nodes(steps, stride, None if direct else paths, direct)
         if stride == 0:
             return Breaks(breaks.hi[:1], breaks.lo[:1], refs)
         at = breaks.at(first_of[inner])._replace(values=refs)
@@ -196,7 +207,9 @@ class Lines:
         whole = abi.STRIDE_BITS * min(strides, STRIDES // 2)
         return _together(breaks.at(~mine), _cleared(at, upper, bits), ends, (upper, bits, whole))
 
-    def _nodes(self, steps: _Steps, stride: int, paths: _Paths | None) -> Values:
+    def _nodes(
+        self, steps: _Steps, stride: int, paths: _Paths | None, direct: bool = False
+    ) -> Values:
         """Writes nodes; returns what finds them."""
         refs = np.zeros(len(steps.count), np.uint32)
         left = np.ones(len(refs), np.bool_)
@@ -205,7 +218,7 @@ class Lines:
         kinds = np.searchsorted(
             [abi.LEAF_STEPS, _LEAVES, _INDEX2_STEPS], steps.count, side="left"
         ).astype(np.int64)
-        if stride == 0 and len(steps.first) > _ROOT_STEPS:
+        if direct or (stride == 0 and len(steps.first) > _ROOT_STEPS):
             kinds[:] = 3
         kinds[~left] = -1
         last = steps.last

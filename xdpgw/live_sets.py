@@ -41,7 +41,7 @@ class LiveSets:
         Args:
             lines: its map of this name; it need not stay open.
         """
-        self.let_go(generation, "no set that may change is large enough to be edited")
+        self.let_go(generation, "no rule names a set that follows a file")
         if not image.spare_lines:
             return
         import numpy as np

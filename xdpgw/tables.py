@@ -8,7 +8,7 @@ small.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 
 from xdpgw import _abi as abi
 from xdpgw import rules as r
-from xdpgw._abi import Dim, Ref, Use
+from xdpgw._abi import Dim, Use
 from xdpgw.accepts import PAINTED, Interval, both, inverted, merged
 from xdpgw.classes import Classes, Matrix, Tests, Toggles
 from xdpgw.lines import STRIDES, Breaks, Lines
@@ -63,12 +63,6 @@ class Tables:
     live: list[LiveTests] = field(default_factory=list)
 
     @property
-    def editable(self) -> bool:
-        """Whether `SetEditor` can change a set: in a table whose root stays where it is."""
-        roots = [self.root[dim] for live in self.live for dim in live.dims.values()]
-        return any(root & Ref.KIND == Ref.DIRECT for root in roots)
-
-    @property
     def known(self) -> bool:
         """Whether the program keeps what combinations of rows find."""
         first = {x for x in Dim if x not in (Dim.ICMP6, Dim.SRC6, Dim.DST6)}
@@ -97,18 +91,21 @@ class LiveTests:
     bits: Sequence[int] = ()
 
 
-def tables_of(rules: Sequence[r.ResolvedRule], ports: Iterable[str]) -> Tables:
+def tables_of(
+    rules: Sequence[r.ResolvedRule], ports: Iterable[str], changing: Collection[str] = ()
+) -> Tables:
     """Compile rules.
 
     Args:
         rules: in order.
         ports: the names that `on` may have.
+        changing: sides whose addresses are to change in place: their roots stay where they are.
 
     Raises:
         UnsupportedError: they need more room than there is.
     """
     placement = place(rules)
-    build = _Builder(placement)
+    build = _Builder(placement, changing)
     for at, rule in enumerate(rules):
         build.add(placement.position_of[at], rule.predicates)
     return build.tables(ports)
@@ -143,6 +140,7 @@ class _Axis:
     named: Mapping[Any, int] = field(default_factory=dict)  # of a MAC or a port
     miss: int = 0
     live: LiveTests | None = None  # its `values` are classes
+    direct: bool = False  # as for `Lines.function`
 
     def compact(self) -> _Axis:
         """Classes of the same row are one."""
@@ -156,17 +154,17 @@ class _Axis:
             other = np.append(True, values[1:] != values[:-1])
             tables.append((dim, breaks._replace(values=values).at(other)))
         named = {key: int(new[at]) for key, at in self.named.items()}
-        out = _Axis(self.dim, rows, int(new[self.none]), tables, named, int(new[self.miss]))
-        if self.live is not None:
-            out.live = replace(self.live, values=new[self.live.values])
-        return out
+        live = self.live and replace(self.live, values=new[self.live.values])
+        none, miss = int(new[self.none]), int(new[self.miss])
+        return _Axis(self.dim, rows, none, tables, named, miss, live, self.direct)
 
 
 class _Builder:
     """Collects what rules ask, dimension by dimension, and writes it down."""
 
-    def __init__(self, placement: Placement) -> None:
+    def __init__(self, placement: Placement, changing: Collection[str]) -> None:
         self.placement = placement
+        self.changing = changing
         self.painted: dict[Dim, _Asked[tuple[Interval, ...]]] = {}
         self.addresses: dict[str, _Asked[Sets]] = {}
         self.macs: dict[str, _Asked[frozenset[bytes]]] = {}
@@ -234,7 +232,9 @@ class _Builder:
                 yield self._hash(dim, self.macs[side])
         for side, dims in (("src", (Dim.SRC4, Dim.SRC6)), ("dst", (Dim.DST4, Dim.DST6))):
             if side in self.addresses:
-                yield self._nest(dims, self.addresses[side])
+                axis = self._nest(dims, self.addresses[side])
+                axis.direct = side in self.changing
+                yield axis
 
     def _open_row(self, asked: _Asked[Any]) -> Matrix:
         """The positions that ask nothing; those without a rule where a whole word asks nothing."""
@@ -349,9 +349,9 @@ def _write(out: Tables, lines: Lines, axis: _Axis, use: Use, values: NDArray[np.
         out.use[dim] = use
         found = breaks._replace(values=values[breaks.values])
         if dim in (Dim.SRC6, Dim.DST6):
-            out.root[dim] = lines.function(found, STRIDES)
+            out.root[dim] = lines.function(found, STRIDES, axis.direct)
         elif dim in (Dim.SRC4, Dim.DST4):
-            out.root[dim] = lines.function(found, 2)
+            out.root[dim] = lines.function(found, 2, axis.direct)
         elif abi.VALUES[dim] <= _DIRECT:
             out.root[dim] = lines.direct(found, abi.VALUES[dim])
         else:
