@@ -211,8 +211,9 @@ def update_sets(
             raise BusyError("another process changed the filter meanwhile")
         try:
             return _edit(ruleset, before, instance, live)
-        except NeedsRebuild as why:
-            return replace(_apply(ruleset, instance, session, live), rebuilt=str(why))
+        except (NeedsRebuild, MemoryError) as error:
+            why = str(error)
+        return replace(_apply(ruleset, instance, session, live), rebuilt=why)
 
 
 def _edit(ruleset: rules.RuleSet, before: Manifest, instance: Instance, live: LiveSets) -> Applied:
@@ -314,22 +315,21 @@ def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
 
 def _clear(books: Mapping[str, Map], old: Names, new: Names) -> None:
     """Zero the books of slots that are given out anew; the kept ones go on."""
-    zero = bytes(books["rule_counters"].info().value_size)
-    for name, slot in new.rules.items():
-        if name not in old.rules:
-            books["rule_counters"].update_all_cpus(slot.to_bytes(4, "little"), zero)
-            books["log_buckets"].update(slot.to_bytes(4, "little"), bytes(8))
-    for name, slot in new.limits.items():
-        if name not in old.limits:
-            for book in ("limit_buckets", "limit_offenders"):
-                zero = bytes(books[book].info().value_size)
-                books[book].update(slot.to_bytes(4, "little"), zero)
-    zero = bytes(books["counters"].info().value_size)
+
+    def fresh(before: Mapping[str, int], now: Mapping[str, int]) -> list[int]:
+        return [slot for name, slot in now.items() if name not in before]
+
     size = abi.VERDICT_COUNT * abi.REASON_COUNT
-    for name, slot in new.ports.items():
-        if name not in old.ports:
-            for at in range(slot * size, (slot + 1) * size):
-                books["counters"].update_all_cpus(at.to_bytes(4, "little"), zero)
+    rule_slots, limit_slots = fresh(old.rules, new.rules), fresh(old.limits, new.limits)
+    ports = [at * size + n for at in fresh(old.ports, new.ports) for n in range(size)]
+    for book, slots in (
+        ("rule_counters", rule_slots),
+        ("log_buckets", rule_slots),
+        ("limit_buckets", limit_slots),
+        ("limit_offenders", limit_slots),
+        ("counters", ports),
+    ):
+        books[book].zero(slots)
 
 
 def _unpin_books(instance: Instance) -> None:
