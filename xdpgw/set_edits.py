@@ -327,8 +327,7 @@ def _changed(old: Prefixes, new: Prefixes, prefixes: Iterable[Prefix]) -> Iterat
 def _held(prefixes: Prefixes, family: int, address: int, last: int, bits: int) -> list[Interval]:
     """The addresses from `address` to `last`, which are a prefix, that a set holds."""
     width = _WIDTHS[family]
-    hosts = range(width - bits, width + 1)
-    if any(prefixes.holds(family, address >> n << n, width - n) for n in hosts):
+    if prefixes.covers(family, address, bits):
         return [(address, last)]
     inside = prefixes.within(family, address, last)
     if len(inside) > _NEAR:

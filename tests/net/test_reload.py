@@ -157,13 +157,15 @@ def test_reload_that_fails_leaves_the_policy_in_force(what: str, mode: str, bed:
 def test_reload_without_room_says_what_is_too_big_and_leaves_the_policy_in_force(
     mode: str, bed: TestBed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") > 1 << 37:
+        pytest.skip("the machine may have room for 256 GiB of lines")
     (tmp_path / "feed").write_text("192.0.2.1\n")
     large = (
         'policy.rules = "bad drop from @bad"\n[sets]\nbad = [{ file = "feed", refresh = "5m" }]\n'
         f'[ports.left]\nmode = "{mode}"\n'
     )
     with live(ODD.replace("MODE", mode), bed) as gate, bed.wire() as wire:
-        for name in ("SPARE_LEAST", "SPARE_MOST"):  # 256 GiB of lines
+        for name in ("SPARE_LEAST", "SPARE_MOST"):
             monkeypatch.setattr(compile, name, 2**32 - 2**17)
         with pytest.raises(KernelError) as caught:
             gate.apply(config.loads(large, base=tmp_path))
