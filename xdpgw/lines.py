@@ -18,16 +18,18 @@ from xdpgw._abi import Ref
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["STRIDES", "Breaks", "Full", "Lines"]
+__all__ = ["GROUP_LINES", "STRIDES", "Breaks", "Full", "Lines"]
 
 LINE_BYTES = abi.LINE_WORDS * 8
 STRIDES = 8
 """Of an IPv6 address."""
 
+GROUP_LINES = 1 + abi.INDEX_ENDS
+"""Of a group of a node with many steps."""
+
 _LEAF_VALUE = 0  # of a leaf: its first value, in u32, and its first end, in u16
 _LEAF_END = abi.LEAF_STEPS * 2
 _LEAVES = abi.INDEX_ENDS * abi.LEAF_STEPS  # steps of a node with one line of ends
-_GROUP = 1 + abi.INDEX_ENDS  # lines of a group
 _INDEX2_STEPS = abi.INDEX_ENDS * _LEAVES
 _ROOT_STEPS = _LEAVES  # a root of more steps is direct, as each packet comes by
 _LAST = (1 << abi.STRIDE_BITS) - 1
@@ -140,15 +142,15 @@ class Lines:
         widths: Numbers = np.diff(np.append(breaks.lo.astype(np.int64), size))
         return Ref.DIRECT | self.values(np.repeat(breaks.values, widths).astype(np.uint32))
 
-    def function(self, breaks: Breaks, strides: int, direct: bool = False) -> int:
+    def function(self, breaks: Breaks, strides: int, direct: bool | None = None) -> int:
         """A function of 16 x `strides` bits: 1, 2 or 8; what a lookup begins with.
 
         Args:
-            direct: the root has one value per number, be there few steps or many.
+            direct: whether the root has one value per number; None: if it has many steps.
         """
         paths = _Paths(self) if strides == STRIDES else None
         for stride in reversed(range(strides)):
-            breaks = self._stride(breaks, stride, strides, paths, direct and stride == 0)
+            breaks = self._stride(breaks, stride, strides, paths, None if stride else direct)
         if paths is not None:
             paths.write()
         return int(breaks.values[0])
@@ -181,7 +183,7 @@ class Lines:
         stride: int,
         strides: int,
         paths: _Paths | None,
-        direct: bool = False,
+        direct: bool | None = None,
     ) -> Breaks:
         """Puts nodes in the place of what differs in this stride only; direct: one in any case."""
         upper = strides == STRIDES and stride < STRIDES // 2
@@ -193,7 +195,7 @@ class Lines:
             fresh[1:] |= breaks.hi[1:] != breaks.hi[:-1]
         first_of = np.flatnonzero(fresh)
         counts = np.diff(np.append(first_of, len(fresh)))
-        inner = (counts > 1) | (digit[first_of] != 0) | direct  # the others are one value
+        inner = (counts > 1) | (digit[first_of] != 0) | bool(direct)  # the others are one value
         if not inner.any():
             return breaks
         mine = inner[np.cumsum(fresh) - 1]
@@ -208,7 +210,7 @@ class Lines:
         return _together(breaks.at(~mine), _cleared(at, upper, bits), ends, (upper, bits, whole))
 
     def _nodes(
-        self, steps: _Steps, stride: int, paths: _Paths | None, direct: bool = False
+        self, steps: _Steps, stride: int, paths: _Paths | None, direct: bool | None
     ) -> Values:
         """Writes nodes; returns what finds them."""
         refs = np.zeros(len(steps.count), np.uint32)
@@ -218,7 +220,9 @@ class Lines:
         kinds = np.searchsorted(
             [abi.LEAF_STEPS, _LEAVES, _INDEX2_STEPS], steps.count, side="left"
         ).astype(np.int64)
-        if direct or (stride == 0 and len(steps.first) > _ROOT_STEPS):
+        if direct is None:
+            direct = stride == 0 and len(steps.first) > _ROOT_STEPS
+        if direct:
             kinds[:] = 3
         kinds[~left] = -1
         last = steps.last
@@ -262,11 +266,11 @@ class Lines:
         self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
     ) -> NDArray[np.int64]:
         full, rest = np.divmod(count - 1, _LEAVES)
-        sizes = 1 + full * _GROUP + 1 + rest // abi.LEAF_STEPS + 1
+        sizes = 1 + full * GROUP_LINES + 1 + rest // abi.LEAF_STEPS + 1
         at = self.reserve(int(sizes.sum())) + _starts(sizes)
         group, inside = np.divmod(place, _LEAVES)
         leaf, slot = np.divmod(inside, abi.LEAF_STEPS)
-        head = at[node] + 1 + group * _GROUP
+        head = at[node] + 1 + group * GROUP_LINES
         heads = np.unique(head)
         every = np.arange(at[0], at[-1] + sizes[-1])
         self._blank(np.concatenate((at, heads)), 0)
@@ -325,7 +329,7 @@ class _Paths:
         hit = value[lone]
         known = np.searchsorted(self.at, (hit & np.uint32(Ref.LINE)).astype(np.int64))
         known = np.minimum(known, max(0, len(self.at) - 1))
-        extends = (hit & np.uint32(Ref.KIND)) == Ref.PATH
+        extends = ((hit & np.uint32(Ref.KIND)) == Ref.PATH) & bool(len(self.at))
         if len(self.at):
             extends &= self.paths["miss"][known] == miss
             extends &= self.at[known] == hit & np.uint32(Ref.LINE)  # not one that was there before

@@ -140,7 +140,7 @@ class _Axis:
     named: Mapping[Any, int] = field(default_factory=dict)  # of a MAC or a port
     miss: int = 0
     live: LiveTests | None = None  # its `values` are classes
-    direct: bool = False  # as for `Lines.function`
+    direct: bool | None = None  # as for `Lines.function`
 
     def compact(self) -> _Axis:
         """Classes of the same row are one."""
@@ -233,7 +233,7 @@ class _Builder:
         for side, dims in (("src", (Dim.SRC4, Dim.SRC6)), ("dst", (Dim.DST4, Dim.DST6))):
             if side in self.addresses:
                 axis = self._nest(dims, self.addresses[side])
-                axis.direct = side in self.changing
+                axis.direct = True if side in self.changing else None
                 yield axis
 
     def _open_row(self, asked: _Asked[Any]) -> Matrix:

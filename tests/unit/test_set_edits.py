@@ -89,7 +89,8 @@ def matched(tables: Tables, family: int, src: int, dst: int) -> int:
     return rules_of(tables, refs)
 
 
-@pytest.mark.parametrize("seed", range(60))
+# In 502, a value over a path of an earlier edit becomes the first path of another one.
+@pytest.mark.parametrize("seed", [*range(60), 502])
 def test_edits_find_what_new_tables_find(seed: int) -> None:
     world = World(seed)
     tables = tables_of(world.rules, [], ("src", "dst") if seed % 2 else ())
