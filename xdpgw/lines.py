@@ -84,6 +84,25 @@ class _Steps:
         return ends
 
 
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Breaks that become a node each, in order.
+
+    Args:
+        first: the first break of each.
+        count: how many breaks it has.
+    """
+
+    first: Numbers
+    count: Numbers
+
+    @property
+    def members(self) -> Numbers:
+        """All of their breaks."""
+        out: Numbers = np.arange(int(self.count.sum()))
+        return out + np.repeat(self.first - _starts(self.count), self.count)
+
+
 class Full(Exception):
     """There are no lines left."""
 
@@ -189,25 +208,22 @@ class Lines:
         upper = strides == STRIDES and stride < STRIDES // 2
         half = breaks.hi if upper else breaks.lo
         shift = abi.STRIDE_BITS * ((min(strides, STRIDES // 2) - 1 - stride) % 4)
-        digit = ((half >> np.uint64(shift)) & np.uint64(_LAST)).astype(np.int64)
-        fresh = np.append(True, _above(half, shift)[1:] != _above(half, shift)[:-1])
-        if strides == STRIDES and not upper:
-            fresh[1:] |= breaks.hi[1:] != breaks.hi[:-1]
-        first_of = np.flatnonzero(fresh)
-        counts = np.diff(np.append(first_of, len(fresh)))
-        inner = (counts > 1) | (digit[first_of] != 0) | bool(direct)  # the others are one value
-        if not inner.any():
-            return breaks
-        mine = inner[np.cumsum(fresh) - 1]
-        steps = _steps(breaks, digit, first_of[inner], counts[inner], mine)
+        digit = (half >> np.uint64(shift)) & np.uint64(_LAST)
+        above = None if upper or strides < STRIDES else breaks.hi
+        nodes = _groups(np.flatnonzero(digit), half, shift, above)
+        if not len(nodes.first):
+            if not direct:
+                return breaks
+            nodes = _Groups(np.zeros(1, np.int64), np.ones(1, np.int64))
+        steps = _steps(breaks, digit, nodes)
         refs = self._nodes(steps, stride, None if direct else paths, direct)
         if stride == 0:
             return Breaks(breaks.hi[:1], breaks.lo[:1], refs)
-        at = breaks.at(first_of[inner])._replace(values=refs)
+        at = breaks.at(nodes.first)._replace(values=refs)
         ends = steps.value[np.cumsum(steps.count) - 1]
         bits = shift + abi.STRIDE_BITS
-        whole = abi.STRIDE_BITS * min(strides, STRIDES // 2)
-        return _together(breaks.at(~mine), _cleared(at, upper, bits), ends, (upper, bits, whole))
+        at, behind, inside = _ends_of(at, ends, upper, bits, abi.STRIDE_BITS * strides)
+        return _together(breaks, nodes, at, behind, inside)
 
     def _nodes(
         self, steps: _Steps, stride: int, paths: _Paths | None, direct: bool | None
@@ -360,24 +376,36 @@ def _starts(sizes: Numbers) -> Numbers:
     return out
 
 
-def _above(half: Words, shift: int) -> Words:
-    """What stands above a stride in its half."""
-    bits = shift + abi.STRIDE_BITS
-    return half >> np.uint64(bits) if bits < 64 else np.zeros_like(half)
+def _groups(odd: Numbers, half: Words, shift: int, above: Words | None) -> _Groups:
+    """The breaks of each node: those that agree in what is above the stride.
 
-
-def _steps(
-    breaks: Breaks, digit: Numbers, first_of: Numbers, counts: Numbers, mine: Mask
-) -> _Steps:
-    """The steps of nodes: their breaks, and first what goes on from before the node.
+    Most often few breaks are in any, so only those are looked at.
 
     Args:
-        first_of: the first break of each node.
-        counts: breaks of each node.
-        mine: which breaks belong to one.
+        odd: the breaks that are not at the first number of the stride, in order. Each node has
+            one, and may have one more break: before them, at the first number.
+        above: the upper half where `half` is the lower one.
     """
-    led = digit[first_of] != 0
-    count = counts + led
+    bits = shift + abi.STRIDE_BITS
+
+    def alike(one: Numbers, other: Numbers) -> Mask:
+        out = np.ones(len(one), np.bool_)
+        if bits < 64:
+            out = (half[one] ^ half[other]) >> np.uint64(bits) == 0
+        return out if above is None else out & (above[one] == above[other])
+
+    fresh = np.append(True, ~alike(odd[1:], odd[:-1]))[: len(odd)]
+    first = odd[fresh]
+    ends = np.append(odd[:-1][fresh[1:]], odd[-1:]) + 1
+    first = first - alike(first - 1, first)  # the first break of all is at the first number
+    return _Groups(first, ends - first)
+
+
+def _steps(breaks: Breaks, digit: Words, nodes: _Groups) -> _Steps:
+    """The steps of nodes: their breaks, and first what goes on from before the node."""
+    mine = nodes.members
+    led = digit[nodes.first] != 0
+    count = nodes.count + led
     out = np.zeros(int(count.sum()), np.int64)
     starts = _starts(count)
     node = np.repeat(np.arange(len(count)), count)
@@ -386,49 +414,52 @@ def _steps(
     own[starts[led]] = False
     first, value = out, np.empty(len(out), np.uint32)
     first[own], value[own] = digit[mine], breaks.values[mine]
-    value[~own] = breaks.values[first_of[led] - 1]
+    value[~own] = breaks.values[nodes.first[led] - 1]
     return _Steps(first, value, node, place, count)
 
 
-def _cleared(breaks: Breaks, upper: bool, bits: int) -> Breaks:
-    """Moved to the first address of their node; `bits` of the half are below it."""
-    keep = np.uint64(2**64 - (1 << bits)) if bits < 64 else np.uint64(0)
-    if upper:
-        return breaks._replace(hi=breaks.hi & keep, lo=np.zeros_like(breaks.lo))
-    return breaks._replace(lo=breaks.lo & keep)
-
-
-def _together(kept: Breaks, nodes: Breaks, ends: Values, stride: tuple[bool, int, int]) -> Breaks:
-    """The breaks of the stride before: behind a node goes on what its last step found.
+def _ends_of(
+    nodes: Breaks, ends: Values, upper: bool, bits: int, width: int
+) -> tuple[Breaks, Breaks, Mask]:
+    """(nodes at their first address, what goes on behind each, whether there is a behind).
 
     Args:
-        kept: breaks that are no part of a node.
-        nodes: one for each, at its first address.
         ends: what the last step of each finds.
-        stride: whether it is in the upper half, bits of the half below a node, bits of a half.
+        upper: the stride is in the upper half.
+        bits: of the half that are below a node.
+        width: of an address.
     """
-    upper, bits, whole = stride
-    hi, lo = nodes.hi, nodes.lo
+    keep = np.uint64(2**64 - (1 << bits)) if bits < 64 else np.uint64(0)
     unit = np.uint64(1 << bits) if bits < 64 else np.uint64(0)
     if upper:
-        hi = hi + unit
+        nodes = nodes._replace(hi=nodes.hi & keep, lo=np.zeros_like(nodes.lo))
+        hi, lo = nodes.hi + unit, nodes.lo
         inside = hi > nodes.hi
-    elif whole < 64:
-        lo = lo + unit
-        inside = lo < np.uint64(1 << whole)
     else:
-        lo = lo + unit
-        hi = hi + (lo == 0)
+        nodes = nodes._replace(lo=nodes.lo & keep)
+        lo = nodes.lo + unit
+        hi = nodes.hi + (lo == 0)
         inside = (lo > 0) | (hi > nodes.hi)
-    behind = Breaks(hi[inside], lo[inside], ends[inside])
-    parts = (behind, kept, nodes)
-    out = Breaks(
-        np.concatenate([x.hi for x in parts]),
-        np.concatenate([x.lo for x in parts]),
-        np.concatenate([x.values for x in parts]),
-    )
-    wide = bool(len(out.hi)) and bool(out.hi.any())
-    out = out.at(np.lexsort((out.lo, out.hi)) if wide else np.argsort(out.lo, kind="stable"))
-    other = (out.hi[1:] != out.hi[:-1]) | (out.lo[1:] != out.lo[:-1])
-    out = out.at(np.append(other, True))  # of two at one place the latter: what goes on gives way
-    return out.at(np.append(True, out.values[1:] != out.values[:-1]))
+        if width < 64:
+            inside = lo < np.uint64(1 << width)
+    return nodes, Breaks(hi, lo, ends), inside
+
+
+def _together(
+    breaks: Breaks, groups: _Groups, nodes: Breaks, behind: Breaks, inside: Mask
+) -> Breaks:
+    """The breaks of the stride before: in the place of each group its node, and what goes on."""
+    at = groups.first - _starts(groups.count) + 2 * np.arange(len(groups.first))
+    size = len(breaks.hi) + 2 * len(at) - int(groups.count.sum())
+    others, kept = np.ones(size, np.bool_), np.ones(len(breaks.hi), np.bool_)
+    others[at] = others[at + 1] = kept[groups.members] = False
+    out = Breaks(np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint32))
+    parts: Any = zip(out, breaks, nodes, behind, strict=True)
+    for column, old, node, after in parts:
+        column[others], column[at], column[at + 1] = old[kept], node, after
+    # What goes on gives way to what begins at the same place.
+    following = np.minimum(at + 2, size - 1)
+    same = (out.hi[following] == behind.hi) & (out.lo[following] == behind.lo)
+    stay = np.ones(size, np.bool_)
+    stay[at + 1] = inside & ~(same & (at + 2 < size))
+    return out.at(stay)
