@@ -175,12 +175,15 @@ enum xg_ref {
 		0xa0000000, /* a line of ends, then that many groups of 1 + XG_INDEX_ENDS lines */
 	XG_REF_DIRECT = 0xb0000000, /* XG_DIRECT_VALUES to the line, by number */
 	XG_REF_PATH = 0xc0000000, /* struct xg_path; in tables of 128 bits only */
+	XG_REF_TURNS = 0xd0000000, /* struct xg_turns */
+	XG_REF_TURNS2 = 0xe0000000, /* two of them; the first is full */
 	XG_REF_KIND = 0xf0000000,
 	XG_REF_LINE = 0x0fffffff,
 };
 
 enum xg_steps {
 	XG_LEAF_STEPS = 10,
+	XG_TURNS_STEPS = 28,
 	XG_INDEX_ENDS = 32,
 	XG_DIRECT_VALUES = 16,
 	XG_STRIDE_BITS = 16,
@@ -274,6 +277,12 @@ struct xg_line {
 struct xg_leaf {
 	__u32 value[XG_LEAF_STEPS];
 	__u16 end[XG_LEAF_STEPS + 2];
+};
+
+/* Steps of two values in turn, as those of a set are: value[n & 1] up to and with end[n]. */
+struct xg_turns {
+	__u32 value[2];
+	__u16 end[XG_TURNS_STEPS];
 };
 
 /* The last end of each leaf or group that follows. Unused ends are 0xffff. */

@@ -8,7 +8,8 @@
  * the lines that memory has to bring: three for an IPv4 address.
  *
  * A node is made of cache lines and as small as its steps allow: a leaf, or a line of ends that names
- * the leaf, or two such lines in a row, or, where even that is full, one value per number. An end is
+ * the leaf, or two such lines in a row, or, where even that is full, one value per number. Steps that only say
+ * "in the set" and "not in it", in turn, take one line or two. An end is
  * found by counting those that are lower, four to a word and without a branch, as branches would
  * make 32 paths of one lookup to the verifier, and misses to the CPU.
  *
@@ -76,6 +77,24 @@ static __always_inline __u32 index_rank(const struct xg_index *index, __u32 x)
 	return block * 8 + 8 - ((not>> 16 & 15) + (not>> 48));
 }
 
+/* Of steps that take turns it matters only how many ends are below x modulo 2. */
+static __always_inline __u32 in_turn(const struct xg_turns *turns, __u32 x)
+{
+	const __u64 *ends = (const void *)turns->end;
+	__u64 block = 0, not;
+
+	for (int i = 3; i < XG_TURNS_STEPS - 4; i += 4)
+		block += is_below(turns->end[i], x);
+	opaque(block);
+	block &= 7;
+	if (block > 6) /* never: for the verifier */
+		return XG_BROKEN;
+	not = not_below(ends[block], x * TWICE);
+	not = (not>> 16) + (not>> 48);
+	opaque(not);
+	return turns->value[not&1];
+}
+
 static __always_inline __u32 direct(__u32 at, __u32 x)
 {
 	const __u32 *values = line_at(at + x / XG_DIRECT_VALUES);
@@ -87,11 +106,22 @@ static __always_inline __u32 direct(__u32 at, __u32 x)
 static __always_inline __u32 step(__u32 node, __u32 x)
 {
 	__u32 kind = node & XG_REF_KIND, at = node & XG_REF_LINE, rank;
+	const struct xg_turns *turns;
 	const struct xg_index *index;
 	const struct xg_leaf *leaf;
 
 	if (kind == XG_REF_DIRECT)
 		return direct(at, x);
+	if (kind == XG_REF_TURNS2) {
+		turns = line_at(at);
+		if (!turns)
+			return XG_BROKEN;
+		at += is_below(turns->end[XG_TURNS_STEPS - 1], x);
+	}
+	if (kind == XG_REF_TURNS2 || kind == XG_REF_TURNS) {
+		turns = line_at(at);
+		return turns ? in_turn(turns, x) : XG_BROKEN;
+	}
 	if (kind == XG_REF_INDEX2) {
 		index = line_at(at);
 		if (!index)

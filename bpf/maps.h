@@ -40,6 +40,7 @@ const volatile union {
 	enum xg_steps steps;
 	enum xg_handle handle;
 	struct xg_leaf leaf;
+	struct xg_turns turns;
 	struct xg_index index;
 	struct xg_path path;
 	struct xg_row row;

@@ -42,6 +42,7 @@ STRUCTS = (
     "config",
     "line",
     "leaf",
+    "turns",
     "index",
     "path",
     "row",

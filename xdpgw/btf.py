@@ -16,7 +16,19 @@ from xdpgw.errors import AbiMismatch
 __all__ = ["REQUIRED", "Types", "check_object", "read_types"]
 
 REQUIRED = (
-    *("config", "line", "leaf", "index", "path", "row", "known", "rule", "counter", "source"),
+    *(
+        "config",
+        "line",
+        "leaf",
+        "turns",
+        "index",
+        "path",
+        "row",
+        "known",
+        "rule",
+        "counter",
+        "source",
+    ),
     *("fragment_key", "fragment", "mac", "event"),
     *("block", "block_lengths", "allowed"),
 )

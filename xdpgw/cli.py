@@ -91,6 +91,8 @@ def check(file: Path, as_json: bool) -> None:
     try:
         memory: int | None = compile_rules(ruleset).memory_bytes
     except UnsupportedError:
+        if not ruleset.unsupported:
+            raise
         memory = None
     if as_json:
         print_json(

@@ -18,7 +18,7 @@ from xdpgw._abi import Ref
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["GROUP_LINES", "STRIDES", "Breaks", "Full", "Lines"]
+__all__ = ["GROUP_LINES", "STRIDES", "TURNS_END", "Breaks", "Full", "Lines"]
 
 LINE_BYTES = abi.LINE_WORDS * 8
 STRIDES = 8
@@ -27,12 +27,17 @@ STRIDES = 8
 GROUP_LINES = 1 + abi.INDEX_ENDS
 """Of a group of a node with many steps."""
 
+TURNS_END = 4
+"""Of a struct xg_turns: its first end, in u16."""
+
 _LEAF_VALUE = 0  # of a leaf: its first value, in u32, and its first end, in u16
 _LEAF_END = abi.LEAF_STEPS * 2
 _LEAVES = abi.INDEX_ENDS * abi.LEAF_STEPS  # steps of a node with one line of ends
 _INDEX2_STEPS = abi.INDEX_ENDS * _LEAVES
 _ROOT_STEPS = _LEAVES  # a root of more steps is direct, as each packet comes by
 _LAST = (1 << abi.STRIDE_BITS) - 1
+_TURNS2_STEPS = 2 * abi.TURNS_STEPS
+_DIRECT, _TURNS, _TURNS2 = 3, 4, 5  # kinds of nodes beside those by size
 
 Words: TypeAlias = "NDArray[np.uint64]"
 Values: TypeAlias = "NDArray[np.uint32]"
@@ -82,6 +87,18 @@ class _Steps:
         ends = np.append(self.first[1:] - 1, _LAST)
         ends[np.cumsum(self.count) - 1] = _LAST
         return ends
+
+    @property
+    def turning(self) -> Mask:
+        """Nodes whose steps have two values in turn, none of which is a node."""
+        starts = _starts(self.count)
+        second = np.minimum(starts + 1, len(self.value) - 1)
+        wanted = np.where(
+            self.place & 1, self.value[second][self.node], self.value[starts][self.node]
+        )
+        odd = (self.value != wanted) | (self.value >= Ref.LEAF)
+        found: Mask = np.bincount(self.node[odd], minlength=len(self.count)) == 0
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,21 +253,25 @@ class Lines:
         kinds = np.searchsorted(
             [abi.LEAF_STEPS, _LEAVES, _INDEX2_STEPS], steps.count, side="left"
         ).astype(np.int64)
+        turning = steps.turning & (steps.count > abi.LEAF_STEPS)
+        kinds[turning & (steps.count <= abi.TURNS_STEPS)] = _TURNS
+        kinds[turning & (steps.count > abi.TURNS_STEPS) & (steps.count <= _TURNS2_STEPS)] = _TURNS2
         if direct is None:
             direct = stride == 0 and len(steps.first) > _ROOT_STEPS
         if direct:
-            kinds[:] = 3
+            kinds[:] = _DIRECT
         kinds[~left] = -1
         last = steps.last
-        for kind, write in enumerate((self._leaves, self._indexes, self._indexes2)):
+        writers = (self._leaves, self._indexes, self._indexes2, None, self._turns, self._turns2)
+        for kind, write in enumerate(writers):
             chosen = kinds == kind
-            if chosen.any():
+            if write is not None and chosen.any():
                 mine = chosen[steps.node]
                 node = (np.cumsum(chosen) - 1)[steps.node[mine]]
                 refs[chosen] = write(
                     steps.count[chosen], node, steps.place[mine], last[mine], steps.value[mine]
                 )
-        for node in np.flatnonzero(kinds == 3):
+        for node in np.flatnonzero(kinds == _DIRECT):
             mine = steps.node == node
             widths = last[mine] - steps.first[mine] + 1
             refs[node] = Ref.DIRECT | self.values(np.repeat(steps.value[mine], widths))
@@ -263,6 +284,29 @@ class Lines:
         self._blank(at, _LEAF_END)
         self._put(at[node], place, last, value)
         return Ref.LEAF | at
+
+    def _turns(
+        self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
+    ) -> NDArray[np.int64]:
+        at = self.reserve(len(count)) + np.arange(len(count))
+        self._put_turns(at, at[node], place, last, value)
+        return Ref.TURNS | at
+
+    def _turns2(
+        self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
+    ) -> NDArray[np.int64]:
+        at = self.reserve(2 * len(count)) + 2 * np.arange(len(count))
+        line, slot = np.divmod(place, abi.TURNS_STEPS)
+        self._put_turns(np.concatenate((at, at + 1)), at[node] + line, slot, last, value)
+        return Ref.TURNS2 | at
+
+    def _put_turns(
+        self, lines: Numbers, at: Numbers, slot: Numbers, last: Numbers, value: Values
+    ) -> None:
+        self._blank(lines, TURNS_END)
+        self._ends[at, TURNS_END + slot] = last
+        both = slot < 2
+        self._words.view(np.uint32)[at[both], slot[both]] = value[both]
 
     def _indexes(
         self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values

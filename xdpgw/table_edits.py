@@ -14,7 +14,7 @@ import numpy as np
 from xdpgw import _abi as abi
 from xdpgw._abi import Ref
 from xdpgw.accepts import Interval
-from xdpgw.lines import GROUP_LINES, Breaks, Lines
+from xdpgw.lines import GROUP_LINES, TURNS_END, Breaks, Lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +74,8 @@ class Nodes:
         return path
 
     def slot(self, ref: int, x: int) -> tuple[int, int, int]:
-        """(line, number in it, how many numbers share it) of a node's value for a number."""
+        """(line, number in it, how many numbers share it) of a node's value for a number; not of
+        one whose steps take turns."""
         at, ends = ref & Ref.LINE, self._ends
         if ref & Ref.KIND == Ref.DIRECT:
             return at + x // abi.DIRECT_VALUES, x % abi.DIRECT_VALUES, 1
@@ -95,6 +96,12 @@ class Nodes:
             values = self.numbers.reshape(-1)[at : at + _LAST + 1]
             starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
             last, value = np.append(starts[1:] - 1, _LAST), values[starts]
+        elif ref & Ref.KIND in _TURNS:
+            at = ref & Ref.LINE
+            lines = slice(at, at + 1 + (ref & Ref.KIND == Ref.TURNS2))
+            last = np.unique(self._ends[lines, TURNS_END:]).astype(np.int64)
+            value = np.resize(self.numbers[at, :2], len(last))
+            starts = np.append(0, last[:-1] + 1)
         else:
             leaves = self._leaves(ref)
             last = self._ends[leaves, _LEAF_ENDS].reshape(-1).astype(np.int64)
@@ -135,8 +142,10 @@ class Edit:
         if not ref & Ref.LEAF or ref & Ref.KIND == Ref.PATH:
             return self._grown(ref, stride, group, ranges)
         parts = self._parts(stride, group, ranges)
-        if ref & Ref.KIND != Ref.DIRECT and any(
-            first != last or self._nodes.slot(ref, first)[2] != 1 for first, last, _ in parts
+        kind = ref & Ref.KIND
+        if kind in _TURNS or (
+            kind != Ref.DIRECT
+            and any(x != last or self._nodes.slot(ref, x)[2] != 1 for x, last, _ in parts)
         ):
             return self._with(ref, stride, group, parts)
         for first, last, inside in parts:
@@ -241,6 +250,7 @@ class Edit:
             yield last + 1, end, miss, self._strides
 
 
+_TURNS = (Ref.TURNS, Ref.TURNS2)
 _DEPTHS: dict[int, int] = {Ref.INDEX2: 0, Ref.INDEX: 1, Ref.LEAF: 2}
 """How many lines of ends a node has less than two."""
 

@@ -1,6 +1,6 @@
 """From rules to what the datapath looks up: lines, MAC tables, and where a lookup begins.
 
-Three forms, as `bpf/match.h` tells them: up to 31 rules, a value found is the rules themselves;
+Three forms, as `bpf/rows.h` tells them: up to 31 rules, a value found is the rules themselves;
 else it is the line of a row, or a summand of the packet's meta class. Which dimensions are folded
 into the meta class is decided here: those with the fewest classes, as long as their product is
 small.

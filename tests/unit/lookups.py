@@ -40,6 +40,11 @@ def look(lines: NDArray[np.uint64], ref: int, value: int, strides: int) -> int:
         if kind == Ref.DIRECT:
             ref = int(values[at + x // abi.DIRECT_VALUES, x % abi.DIRECT_VALUES])
             continue
+        if kind in (Ref.TURNS, Ref.TURNS2):
+            turns = lines[at : at + (2 if kind == Ref.TURNS2 else 1)].view(abi.turns_dtype())
+            rank = int((turns["end"] < x).sum())
+            ref = int(turns["value"][rank // abi.TURNS_STEPS, 0, rank & 1])
+            continue
         if kind == Ref.INDEX2:
             at += 1 + (1 + abi.INDEX_ENDS) * int((ends[at] < x).sum())
         if kind != Ref.LEAF:

@@ -64,7 +64,11 @@ def test_lines_find_what_was_put_in(function: tuple[dict[int, int], int]) -> Non
     ("steps", "kind", "lines"),
     [
         (10, Ref.LEAF, 1),
-        (11, Ref.INDEX, 3),
+        (11, Ref.TURNS, 1),
+        (28, Ref.TURNS, 1),
+        (29, Ref.TURNS2, 2),
+        (56, Ref.TURNS2, 2),
+        (57, Ref.INDEX, 7),
         (320, Ref.INDEX, 33),
         (321, Ref.DIRECT, 65536 // abi.DIRECT_VALUES),
     ],
@@ -73,6 +77,11 @@ def test_lines_a_node_is_as_small_as_its_steps_allow(steps: int, kind: Ref, line
     built, ref = check({n * 6: n % 2 for n in range(steps)}, 1)
     assert ref & Ref.KIND == kind
     assert built.used == 1 + lines
+
+
+def test_lines_three_values_take_no_turns() -> None:
+    _, ref = check({n * 6: n % 3 for n in range(11)}, 1)
+    assert ref & Ref.KIND == Ref.INDEX
 
 
 @pytest.mark.parametrize(
