@@ -18,20 +18,24 @@ from xdpgw._abi import Ref
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["STRIDES", "Breaks", "Full", "Lines"]
+__all__ = ["GROUP_LINES", "STRIDES", "TURNS_END", "Breaks", "Full", "Lines"]
 
 LINE_BYTES = abi.LINE_WORDS * 8
 STRIDES = 8
 """Of an IPv6 address."""
 
+GROUP_LINES = 1 + abi.INDEX_ENDS
+"""Of a group of a node with many steps."""
+
+TURNS_END = 4
+"""Of a struct xg_turns: its first end, in u16."""
+
 _LEAF_VALUE = 0  # of a leaf: its first value, in u32, and its first end, in u16
 _LEAF_END = abi.LEAF_STEPS * 2
 _LEAVES = abi.INDEX_ENDS * abi.LEAF_STEPS  # steps of a node with one line of ends
-_GROUP = 1 + abi.INDEX_ENDS  # lines of a group
 _INDEX2_STEPS = abi.INDEX_ENDS * _LEAVES
 _ROOT_STEPS = _LEAVES  # a root of more steps is direct, as each packet comes by
 _LAST = (1 << abi.STRIDE_BITS) - 1
-_TURNS_END = 4  # of lines of turns: their first end, in u16
 _TURNS2_STEPS = 2 * abi.TURNS_STEPS
 _DIRECT, _TURNS, _TURNS2 = 3, 4, 5  # kinds of nodes beside those by size
 
@@ -97,6 +101,25 @@ class _Steps:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Breaks that become a node each, in order.
+
+    Args:
+        first: the first break of each.
+        count: how many breaks it has.
+    """
+
+    first: Numbers
+    count: Numbers
+
+    @property
+    def members(self) -> Numbers:
+        """All of their breaks."""
+        out: Numbers = np.arange(int(self.count.sum()))
+        return out + np.repeat(self.first - _starts(self.count), self.count)
+
+
 class Full(Exception):
     """There are no lines left."""
 
@@ -155,11 +178,15 @@ class Lines:
         widths: Numbers = np.diff(np.append(breaks.lo.astype(np.int64), size))
         return Ref.DIRECT | self.values(np.repeat(breaks.values, widths).astype(np.uint32))
 
-    def function(self, breaks: Breaks, strides: int) -> int:
-        """A function of 16 x `strides` bits: 1, 2 or 8; what a lookup begins with."""
+    def function(self, breaks: Breaks, strides: int, direct: bool | None = None) -> int:
+        """A function of 16 x `strides` bits: 1, 2 or 8; what a lookup begins with.
+
+        Args:
+            direct: whether the root has one value per number; None: if it has many steps.
+        """
         paths = _Paths(self) if strides == STRIDES else None
         for stride in reversed(range(strides)):
-            breaks = self._stride(breaks, stride, strides, paths)
+            breaks = self._stride(breaks, stride, strides, paths, None if stride else direct)
         if paths is not None:
             paths.write()
         return int(breaks.values[0])
@@ -186,32 +213,38 @@ class Lines:
             paths.write()
         return int(breaks.values[(breaks.hi == hi) & (breaks.lo == lo)][0])
 
-    def _stride(self, breaks: Breaks, stride: int, strides: int, paths: _Paths | None) -> Breaks:
-        """Puts nodes in the place of what differs in this stride only."""
+    def _stride(
+        self,
+        breaks: Breaks,
+        stride: int,
+        strides: int,
+        paths: _Paths | None,
+        direct: bool | None = None,
+    ) -> Breaks:
+        """Puts nodes in the place of what differs in this stride only; direct: one in any case."""
         upper = strides == STRIDES and stride < STRIDES // 2
         half = breaks.hi if upper else breaks.lo
         shift = abi.STRIDE_BITS * ((min(strides, STRIDES // 2) - 1 - stride) % 4)
-        digit = ((half >> np.uint64(shift)) & np.uint64(_LAST)).astype(np.int64)
-        fresh = np.append(True, _above(half, shift)[1:] != _above(half, shift)[:-1])
-        if strides == STRIDES and not upper:
-            fresh[1:] |= breaks.hi[1:] != breaks.hi[:-1]
-        first_of = np.flatnonzero(fresh)
-        counts = np.diff(np.append(first_of, len(fresh)))
-        inner = (counts > 1) | (digit[first_of] != 0)  # the others are one value each
-        if not inner.any():
-            return breaks
-        mine = inner[np.cumsum(fresh) - 1]
-        steps = _steps(breaks, digit, first_of[inner], counts[inner], mine)
-        refs = self._nodes(steps, stride, paths)
+        digit = (half >> np.uint64(shift)) & np.uint64(_LAST)
+        above = None if upper or strides < STRIDES else breaks.hi
+        nodes = _groups(np.flatnonzero(digit), half, shift, above)
+        if not len(nodes.first):
+            if not direct:
+                return breaks
+            nodes = _Groups(np.zeros(1, np.int64), np.ones(1, np.int64))
+        steps = _steps(breaks, digit, nodes)
+        refs = self._nodes(steps, stride, None if direct else paths, direct)
         if stride == 0:
             return Breaks(breaks.hi[:1], breaks.lo[:1], refs)
-        at = breaks.at(first_of[inner])._replace(values=refs)
+        at = breaks.at(nodes.first)._replace(values=refs)
         ends = steps.value[np.cumsum(steps.count) - 1]
         bits = shift + abi.STRIDE_BITS
-        whole = abi.STRIDE_BITS * min(strides, STRIDES // 2)
-        return _together(breaks.at(~mine), _cleared(at, upper, bits), ends, (upper, bits, whole))
+        at, behind, inside = _ends_of(at, ends, upper, bits, abi.STRIDE_BITS * strides)
+        return _together(breaks, nodes, at, behind, inside)
 
-    def _nodes(self, steps: _Steps, stride: int, paths: _Paths | None) -> Values:
+    def _nodes(
+        self, steps: _Steps, stride: int, paths: _Paths | None, direct: bool | None
+    ) -> Values:
         """Writes nodes; returns what finds them."""
         refs = np.zeros(len(steps.count), np.uint32)
         left = np.ones(len(refs), np.bool_)
@@ -223,7 +256,9 @@ class Lines:
         turning = steps.turning & (steps.count > abi.LEAF_STEPS)
         kinds[turning & (steps.count <= abi.TURNS_STEPS)] = _TURNS
         kinds[turning & (steps.count > abi.TURNS_STEPS) & (steps.count <= _TURNS2_STEPS)] = _TURNS2
-        if stride == 0 and len(steps.first) > _ROOT_STEPS:
+        if direct is None:
+            direct = stride == 0 and len(steps.first) > _ROOT_STEPS
+        if direct:
             kinds[:] = _DIRECT
         kinds[~left] = -1
         last = steps.last
@@ -268,8 +303,8 @@ class Lines:
     def _put_turns(
         self, lines: Numbers, at: Numbers, slot: Numbers, last: Numbers, value: Values
     ) -> None:
-        self._blank(lines, _TURNS_END)
-        self._ends[at, _TURNS_END + slot] = last
+        self._blank(lines, TURNS_END)
+        self._ends[at, TURNS_END + slot] = last
         both = slot < 2
         self._words.view(np.uint32)[at[both], slot[both]] = value[both]
 
@@ -291,11 +326,11 @@ class Lines:
         self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
     ) -> NDArray[np.int64]:
         full, rest = np.divmod(count - 1, _LEAVES)
-        sizes = 1 + full * _GROUP + 1 + rest // abi.LEAF_STEPS + 1
+        sizes = 1 + full * GROUP_LINES + 1 + rest // abi.LEAF_STEPS + 1
         at = self.reserve(int(sizes.sum())) + _starts(sizes)
         group, inside = np.divmod(place, _LEAVES)
         leaf, slot = np.divmod(inside, abi.LEAF_STEPS)
-        head = at[node] + 1 + group * _GROUP
+        head = at[node] + 1 + group * GROUP_LINES
         heads = np.unique(head)
         every = np.arange(at[0], at[-1] + sizes[-1])
         self._blank(np.concatenate((at, heads)), 0)
@@ -354,7 +389,7 @@ class _Paths:
         hit = value[lone]
         known = np.searchsorted(self.at, (hit & np.uint32(Ref.LINE)).astype(np.int64))
         known = np.minimum(known, max(0, len(self.at) - 1))
-        extends = (hit & np.uint32(Ref.KIND)) == Ref.PATH
+        extends = ((hit & np.uint32(Ref.KIND)) == Ref.PATH) & bool(len(self.at))
         if len(self.at):
             extends &= self.paths["miss"][known] == miss
             extends &= self.at[known] == hit & np.uint32(Ref.LINE)  # not one that was there before
@@ -385,24 +420,36 @@ def _starts(sizes: Numbers) -> Numbers:
     return out
 
 
-def _above(half: Words, shift: int) -> Words:
-    """What stands above a stride in its half."""
-    bits = shift + abi.STRIDE_BITS
-    return half >> np.uint64(bits) if bits < 64 else np.zeros_like(half)
+def _groups(odd: Numbers, half: Words, shift: int, above: Words | None) -> _Groups:
+    """The breaks of each node: those that agree in what is above the stride.
 
-
-def _steps(
-    breaks: Breaks, digit: Numbers, first_of: Numbers, counts: Numbers, mine: Mask
-) -> _Steps:
-    """The steps of nodes: their breaks, and first what goes on from before the node.
+    Most often few breaks are in any, so only those are looked at.
 
     Args:
-        first_of: the first break of each node.
-        counts: breaks of each node.
-        mine: which breaks belong to one.
+        odd: the breaks that are not at the first number of the stride, in order. Each node has
+            one, and may have one more break: before them, at the first number.
+        above: the upper half where `half` is the lower one.
     """
-    led = digit[first_of] != 0
-    count = counts + led
+    bits = shift + abi.STRIDE_BITS
+
+    def alike(one: Numbers, other: Numbers) -> Mask:
+        out = np.ones(len(one), np.bool_)
+        if bits < 64:
+            out = (half[one] ^ half[other]) >> np.uint64(bits) == 0
+        return out if above is None else out & (above[one] == above[other])
+
+    fresh = np.append(True, ~alike(odd[1:], odd[:-1]))[: len(odd)]
+    first = odd[fresh]
+    ends = np.append(odd[:-1][fresh[1:]], odd[-1:]) + 1
+    first = first - alike(first - 1, first)  # the first break of all is at the first number
+    return _Groups(first, ends - first)
+
+
+def _steps(breaks: Breaks, digit: Words, nodes: _Groups) -> _Steps:
+    """The steps of nodes: their breaks, and first what goes on from before the node."""
+    mine = nodes.members
+    led = digit[nodes.first] != 0
+    count = nodes.count + led
     out = np.zeros(int(count.sum()), np.int64)
     starts = _starts(count)
     node = np.repeat(np.arange(len(count)), count)
@@ -411,49 +458,52 @@ def _steps(
     own[starts[led]] = False
     first, value = out, np.empty(len(out), np.uint32)
     first[own], value[own] = digit[mine], breaks.values[mine]
-    value[~own] = breaks.values[first_of[led] - 1]
+    value[~own] = breaks.values[nodes.first[led] - 1]
     return _Steps(first, value, node, place, count)
 
 
-def _cleared(breaks: Breaks, upper: bool, bits: int) -> Breaks:
-    """Moved to the first address of their node; `bits` of the half are below it."""
-    keep = np.uint64(2**64 - (1 << bits)) if bits < 64 else np.uint64(0)
-    if upper:
-        return breaks._replace(hi=breaks.hi & keep, lo=np.zeros_like(breaks.lo))
-    return breaks._replace(lo=breaks.lo & keep)
-
-
-def _together(kept: Breaks, nodes: Breaks, ends: Values, stride: tuple[bool, int, int]) -> Breaks:
-    """The breaks of the stride before: behind a node goes on what its last step found.
+def _ends_of(
+    nodes: Breaks, ends: Values, upper: bool, bits: int, width: int
+) -> tuple[Breaks, Breaks, Mask]:
+    """(nodes at their first address, what goes on behind each, whether there is a behind).
 
     Args:
-        kept: breaks that are no part of a node.
-        nodes: one for each, at its first address.
         ends: what the last step of each finds.
-        stride: whether it is in the upper half, bits of the half below a node, bits of a half.
+        upper: the stride is in the upper half.
+        bits: of the half that are below a node.
+        width: of an address.
     """
-    upper, bits, whole = stride
-    hi, lo = nodes.hi, nodes.lo
+    keep = np.uint64(2**64 - (1 << bits)) if bits < 64 else np.uint64(0)
     unit = np.uint64(1 << bits) if bits < 64 else np.uint64(0)
     if upper:
-        hi = hi + unit
+        nodes = nodes._replace(hi=nodes.hi & keep, lo=np.zeros_like(nodes.lo))
+        hi, lo = nodes.hi + unit, nodes.lo
         inside = hi > nodes.hi
-    elif whole < 64:
-        lo = lo + unit
-        inside = lo < np.uint64(1 << whole)
     else:
-        lo = lo + unit
-        hi = hi + (lo == 0)
+        nodes = nodes._replace(lo=nodes.lo & keep)
+        lo = nodes.lo + unit
+        hi = nodes.hi + (lo == 0)
         inside = (lo > 0) | (hi > nodes.hi)
-    behind = Breaks(hi[inside], lo[inside], ends[inside])
-    parts = (behind, kept, nodes)
-    out = Breaks(
-        np.concatenate([x.hi for x in parts]),
-        np.concatenate([x.lo for x in parts]),
-        np.concatenate([x.values for x in parts]),
-    )
-    wide = bool(len(out.hi)) and bool(out.hi.any())
-    out = out.at(np.lexsort((out.lo, out.hi)) if wide else np.argsort(out.lo, kind="stable"))
-    other = (out.hi[1:] != out.hi[:-1]) | (out.lo[1:] != out.lo[:-1])
-    out = out.at(np.append(other, True))  # of two at one place the latter: what goes on gives way
-    return out.at(np.append(True, out.values[1:] != out.values[:-1]))
+        if width < 64:
+            inside = lo < np.uint64(1 << width)
+    return nodes, Breaks(hi, lo, ends), inside
+
+
+def _together(
+    breaks: Breaks, groups: _Groups, nodes: Breaks, behind: Breaks, inside: Mask
+) -> Breaks:
+    """The breaks of the stride before: in the place of each group its node, and what goes on."""
+    at = groups.first - _starts(groups.count) + 2 * np.arange(len(groups.first))
+    size = len(breaks.hi) + 2 * len(at) - int(groups.count.sum())
+    others, kept = np.ones(size, np.bool_), np.ones(len(breaks.hi), np.bool_)
+    others[at] = others[at + 1] = kept[groups.members] = False
+    out = Breaks(np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint32))
+    parts: Any = zip(out, breaks, nodes, behind, strict=True)
+    for column, old, node, after in parts:
+        column[others], column[at], column[at + 1] = old[kept], node, after
+    # What goes on gives way to what begins at the same place.
+    following = np.minimum(at + 2, size - 1)
+    same = (out.hi[following] == behind.hi) & (out.lo[following] == behind.lo)
+    stay = np.ones(size, np.bool_)
+    stay[at + 1] = inside & ~(same & (at + 2 < size))
+    return out.at(stay)
