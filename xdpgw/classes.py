@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Classes", "Tests", "Toggles"]
 
-MAX_ROW_BYTES = 1 << 30
+MAX_ROW_BYTES = 1 << 28
 """So much may the rows of one dimension take while they are computed."""
 
 _SEED = 0x7864_7067  # any; the same policy is to give the same bytes

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from xdpgw.config import Config
     from xdpgw.tables import Tables
 
-__all__ = ["Image", "Names", "Session", "compile_rules", "names_of", "rate_words"]
+__all__ = [
+    "Image",
+    "Names",
+    "Session",
+    "compile_rules",
+    "compile_tables",
+    "names_of",
+    "rate_words",
+]
 
 SPARE_LEAST, SPARE_SHARE, SPARE_MOST = 4096, 8, 1 << 18
 """Lines to spare for sets that change: some, and an eighth of those in use, but at most 16 MiB."""
@@ -242,31 +250,44 @@ def _write_session(out: object, session: Session) -> None:
     view.family = client.version
 
 
-def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
-    """Compile a policy.
-
-    Args:
-        ruleset: what `rules.resolve` gave.
-        names: slots of rules and ports, as `Names.renewed` gives them; fresh ones if None.
+def compile_tables(ruleset: r.RuleSet) -> Tables:
+    """The part of a policy's image that takes long, and needs no slots.
 
     Raises:
         UnsupportedError: a rule asks for connection state: what this version of the datapath
-            cannot judge.
+            cannot judge. Or its sets overlap in too many ways.
         KernelError: ENOMEM.
     """
     _refuse_unjudgeable(ruleset)
-    if names is None:
-        names = names_of(ruleset, Names())
     from xdpgw.tables import tables_of
 
     try:
-        tables = tables_of(ruleset.rules, ruleset.config.ports, _changing(ruleset.config))
+        return tables_of(ruleset.rules, ruleset.config.ports, _changing(ruleset.config))
     except MemoryError as error:
         raise KernelError(
             f"there is not enough memory to compile the policy ({_counts(ruleset)})",
             "raise the limit of the process, or name fewer prefixes or rules",
             errno.ENOMEM,
         ) from error
+
+
+def compile_rules(
+    ruleset: r.RuleSet, names: Names | None = None, tables: Tables | None = None
+) -> Image:
+    """Compile a policy.
+
+    Args:
+        ruleset: what `rules.resolve` gave.
+        names: slots of rules and ports, as `Names.renewed` gives them; fresh ones if None.
+        tables: what `compile_tables` made of it before; made here if None.
+
+    Raises:
+        UnsupportedError, KernelError: as `compile_tables`.
+    """
+    if tables is None:
+        tables = compile_tables(ruleset)
+    if names is None:
+        names = names_of(ruleset, Names())
     return Image(
         ruleset=ruleset,
         names=names,

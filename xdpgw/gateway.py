@@ -21,19 +21,23 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from xdpgw import __version__, blocks, loader, rules
 from xdpgw import _abi as abi
 from xdpgw._abi import Dim
-from xdpgw.compile import Image, Names, Session, compile_rules, names_of
+from xdpgw.compile import Image, Names, Session, compile_rules, compile_tables, names_of
 from xdpgw.config import Config, PortSettings
 from xdpgw.errors import BusyError, UnsupportedError, XdpgwError
 from xdpgw.facts import mtu_of, receive_queues, single_buffer_mtu
 from xdpgw.kernel import Link, Map, Program
 from xdpgw.live_sets import LiveSets
 from xdpgw.pins import BOOKS, Attached, Instance, Manifest
+
+if TYPE_CHECKING:
+    from xdpgw.tables import Tables
 
 __all__ = ["Applied", "apply", "detach", "require_supported", "take_charge", "update_sets"]
 
@@ -131,12 +135,17 @@ def apply(
     """
     ruleset = rules.resolve(config)
     require_supported(ruleset)
+    tables = compile_tables(ruleset)  # takes long: others need not wait for it
     with instance.changing():
-        return _apply(ruleset, instance, session, live)
+        return _apply(ruleset, tables, instance, session, live)
 
 
 def _apply(
-    ruleset: rules.RuleSet, instance: Instance, session: Session | None, live: LiveSets | None
+    ruleset: rules.RuleSet,
+    tables: Tables,
+    instance: Instance,
+    session: Session | None,
+    live: LiveSets | None,
 ) -> Applied:
     """As `apply`, for who keeps others from changing the pins."""
     config = ruleset.config
@@ -146,7 +155,7 @@ def _apply(
         before = instance.manifest()
         books = held.enter_context(instance.books())
         names = names_of(ruleset, _names(before), lambda _: secrets.randbits(63))
-        image = compile_rules(ruleset, names)
+        image = compile_rules(ruleset, names, tables)
         loaded = held.enter_context(
             loader.load(
                 image,
@@ -206,14 +215,23 @@ def update_sets(
 
     ruleset = rules.resolve(config)
     with instance.changing():
-        before = instance.manifest()
-        if before is None or instance.generation != live.generation:
-            raise BusyError("another process changed the filter meanwhile")
+        before = _unchanged(instance, live)
         try:
             return _edit(ruleset, before, instance, live)
         except (NeedsRebuild, MemoryError) as error:
             why = str(error)
-        return replace(_apply(ruleset, instance, session, live), rebuilt=why)
+    tables = compile_tables(ruleset)
+    with instance.changing():
+        _unchanged(instance, live)
+        return replace(_apply(ruleset, tables, instance, session, live), rebuilt=why)
+
+
+def _unchanged(instance: Instance, live: LiveSets) -> Manifest:
+    """What is in force, if that is what this process put there."""
+    before = instance.manifest()
+    if before is None or instance.generation != live.generation:
+        raise BusyError("another process changed the filter meanwhile")
+    return before
 
 
 def _edit(ruleset: rules.RuleSet, before: Manifest, instance: Instance, live: LiveSets) -> Applied:

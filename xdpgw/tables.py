@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -145,7 +146,7 @@ class _Axis:
     def compact(self) -> _Axis:
         """Classes of the same row are one."""
         seen: dict[bytes, int] = {}
-        new = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in self.rows], np.uint32)
+        new = np.array([seen.setdefault(_digest(row), len(seen)) for row in self.rows], np.uint32)
         rows = np.empty((len(seen), self.rows.shape[1]), np.uint64)
         rows[new] = self.rows
         tables = []
@@ -340,6 +341,11 @@ def _all_of(sets: Sets, family: int) -> list[Interval]:
     return reduce(both, parts)
 
 
+def _digest(row: Matrix) -> bytes:
+    """What tells a row from others, in the place of rows that may be a kilobyte each."""
+    return blake2b(row.tobytes(), digest_size=16).digest()
+
+
 def _write(out: Tables, lines: Lines, axis: _Axis, use: Use, values: NDArray[np.uint32]) -> None:
     """Writes an axis whose classes have these values."""
     out.use[axis.dim] = use
@@ -384,7 +390,7 @@ def _write_rows(out: Tables, lines: Lines, axes: Sequence[_Axis]) -> None:
             _write(out, lines, axis, Use.META, values)
             together = (axis.rows[:, None, :] & together[None, :, :]).reshape(-1, together.shape[1])
         seen: dict[bytes, int] = {}
-        number = np.array([seen.setdefault(x.tobytes(), len(seen)) for x in together])
+        number = np.array([seen.setdefault(_digest(row), len(seen)) for row in together])
         unique = np.empty((len(seen), together.shape[1]), np.uint64)
         unique[number] = together
         out.meta = lines.values(_rows(lines, unique)[number])
