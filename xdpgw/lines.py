@@ -7,94 +7,39 @@ all bits above it; the node takes their place, as one value of the stride before
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xdpgw import _abi as abi
 from xdpgw._abi import Ref
+from xdpgw.strides import Breaks, Groups, Steps, ends_of, groups_of, starts_of, steps_of, together
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["STRIDES", "Breaks", "Full", "Lines"]
+    from xdpgw.strides import Mask, Numbers, Values, Words
+
+__all__ = ["GROUP_LINES", "STRIDES", "TURNS_END", "Breaks", "Full", "Lines"]
 
 LINE_BYTES = abi.LINE_WORDS * 8
 STRIDES = 8
 """Of an IPv6 address."""
 
+GROUP_LINES = 1 + abi.INDEX_ENDS
+"""Of a group of a node with many steps."""
+
+TURNS_END = 4
+"""Of a struct xg_turns: its first end, in u16."""
+
 _LEAF_VALUE = 0  # of a leaf: its first value, in u32, and its first end, in u16
 _LEAF_END = abi.LEAF_STEPS * 2
 _LEAVES = abi.INDEX_ENDS * abi.LEAF_STEPS  # steps of a node with one line of ends
-_GROUP = 1 + abi.INDEX_ENDS  # lines of a group
 _INDEX2_STEPS = abi.INDEX_ENDS * _LEAVES
 _ROOT_STEPS = _LEAVES  # a root of more steps is direct, as each packet comes by
 _LAST = (1 << abi.STRIDE_BITS) - 1
-_TURNS_END = 4  # of lines of turns: their first end, in u16
 _TURNS2_STEPS = 2 * abi.TURNS_STEPS
 _DIRECT, _TURNS, _TURNS2 = 3, 4, 5  # kinds of nodes beside those by size
-
-Words: TypeAlias = "NDArray[np.uint64]"
-Values: TypeAlias = "NDArray[np.uint32]"
-Mask: TypeAlias = "NDArray[np.bool_]"
-Numbers: TypeAlias = "NDArray[np.int64]"
-
-
-class Breaks(NamedTuple):
-    """A step function: `values[n]` from (hi[n], lo[n]) on. The first begins at 0; they ascend.
-
-    Args:
-        hi: uint64, the upper half of an IPv6 address, else 0.
-        lo: uint64.
-        values: uint32, below 2^31.
-    """
-
-    hi: Words
-    lo: Words
-    values: Values
-
-    def at(self, which: Mask | Numbers) -> Breaks:
-        """Some of the breaks."""
-        return Breaks(self.hi[which], self.lo[which], self.values[which])
-
-
-@dataclass(slots=True)
-class _Steps:
-    """The nodes of one stride: steps in order, and to which node each belongs.
-
-    Args:
-        first: 0 to 65,535, the first number of a step.
-        value: value or node that it finds.
-        node: 0 .. nodes - 1, ascending.
-        place: of the step in its node.
-        count: steps of each node.
-    """
-
-    first: Numbers
-    value: Values
-    node: Numbers
-    place: Numbers
-    count: Numbers
-
-    @property
-    def last(self) -> Numbers:
-        """The last number of each step."""
-        ends = np.append(self.first[1:] - 1, _LAST)
-        ends[np.cumsum(self.count) - 1] = _LAST
-        return ends
-
-    @property
-    def turning(self) -> Mask:
-        """Nodes whose steps have two values in turn, none of which is a node."""
-        starts = _starts(self.count)
-        second = np.minimum(starts + 1, len(self.value) - 1)
-        wanted = np.where(
-            self.place & 1, self.value[second][self.node], self.value[starts][self.node]
-        )
-        odd = (self.value != wanted) | (self.value >= Ref.LEAF)
-        found: Mask = np.bincount(self.node[odd], minlength=len(self.count)) == 0
-        return found
 
 
 class Full(Exception):
@@ -155,11 +100,15 @@ class Lines:
         widths: Numbers = np.diff(np.append(breaks.lo.astype(np.int64), size))
         return Ref.DIRECT | self.values(np.repeat(breaks.values, widths).astype(np.uint32))
 
-    def function(self, breaks: Breaks, strides: int) -> int:
-        """A function of 16 x `strides` bits: 1, 2 or 8; what a lookup begins with."""
+    def function(self, breaks: Breaks, strides: int, direct: bool | None = None) -> int:
+        """A function of 16 x `strides` bits: 1, 2 or 8; what a lookup begins with.
+
+        Args:
+            direct: whether the root has one value per number; None: if it has many steps.
+        """
         paths = _Paths(self) if strides == STRIDES else None
         for stride in reversed(range(strides)):
-            breaks = self._stride(breaks, stride, strides, paths)
+            breaks = self._stride(breaks, stride, strides, paths, None if stride else direct)
         if paths is not None:
             paths.write()
         return int(breaks.values[0])
@@ -186,32 +135,38 @@ class Lines:
             paths.write()
         return int(breaks.values[(breaks.hi == hi) & (breaks.lo == lo)][0])
 
-    def _stride(self, breaks: Breaks, stride: int, strides: int, paths: _Paths | None) -> Breaks:
-        """Puts nodes in the place of what differs in this stride only."""
+    def _stride(
+        self,
+        breaks: Breaks,
+        stride: int,
+        strides: int,
+        paths: _Paths | None,
+        direct: bool | None = None,
+    ) -> Breaks:
+        """Puts nodes in the place of what differs in this stride only; direct: one in any case."""
         upper = strides == STRIDES and stride < STRIDES // 2
         half = breaks.hi if upper else breaks.lo
         shift = abi.STRIDE_BITS * ((min(strides, STRIDES // 2) - 1 - stride) % 4)
-        digit = ((half >> np.uint64(shift)) & np.uint64(_LAST)).astype(np.int64)
-        fresh = np.append(True, _above(half, shift)[1:] != _above(half, shift)[:-1])
-        if strides == STRIDES and not upper:
-            fresh[1:] |= breaks.hi[1:] != breaks.hi[:-1]
-        first_of = np.flatnonzero(fresh)
-        counts = np.diff(np.append(first_of, len(fresh)))
-        inner = (counts > 1) | (digit[first_of] != 0)  # the others are one value each
-        if not inner.any():
-            return breaks
-        mine = inner[np.cumsum(fresh) - 1]
-        steps = _steps(breaks, digit, first_of[inner], counts[inner], mine)
-        refs = self._nodes(steps, stride, paths)
+        digit = (half >> np.uint64(shift)) & np.uint64(_LAST)
+        above = None if upper or strides < STRIDES else breaks.hi
+        nodes = groups_of(np.flatnonzero(digit), half, shift, above)
+        if not len(nodes.first):
+            if not direct:
+                return breaks
+            nodes = Groups(np.zeros(1, np.int64), np.ones(1, np.int64))
+        steps = steps_of(breaks, digit, nodes)
+        refs = self._nodes(steps, stride, None if direct else paths, direct)
         if stride == 0:
             return Breaks(breaks.hi[:1], breaks.lo[:1], refs)
-        at = breaks.at(first_of[inner])._replace(values=refs)
+        at = breaks.at(nodes.first)._replace(values=refs)
         ends = steps.value[np.cumsum(steps.count) - 1]
         bits = shift + abi.STRIDE_BITS
-        whole = abi.STRIDE_BITS * min(strides, STRIDES // 2)
-        return _together(breaks.at(~mine), _cleared(at, upper, bits), ends, (upper, bits, whole))
+        at, behind, inside = ends_of(at, ends, upper, bits, abi.STRIDE_BITS * strides)
+        return together(breaks, nodes, at, behind, inside)
 
-    def _nodes(self, steps: _Steps, stride: int, paths: _Paths | None) -> Values:
+    def _nodes(
+        self, steps: Steps, stride: int, paths: _Paths | None, direct: bool | None
+    ) -> Values:
         """Writes nodes; returns what finds them."""
         refs = np.zeros(len(steps.count), np.uint32)
         left = np.ones(len(refs), np.bool_)
@@ -223,7 +178,9 @@ class Lines:
         turning = steps.turning & (steps.count > abi.LEAF_STEPS)
         kinds[turning & (steps.count <= abi.TURNS_STEPS)] = _TURNS
         kinds[turning & (steps.count > abi.TURNS_STEPS) & (steps.count <= _TURNS2_STEPS)] = _TURNS2
-        if stride == 0 and len(steps.first) > _ROOT_STEPS:
+        if direct is None:
+            direct = stride == 0 and len(steps.first) > _ROOT_STEPS
+        if direct:
             kinds[:] = _DIRECT
         kinds[~left] = -1
         last = steps.last
@@ -268,8 +225,8 @@ class Lines:
     def _put_turns(
         self, lines: Numbers, at: Numbers, slot: Numbers, last: Numbers, value: Values
     ) -> None:
-        self._blank(lines, _TURNS_END)
-        self._ends[at, _TURNS_END + slot] = last
+        self._blank(lines, TURNS_END)
+        self._ends[at, TURNS_END + slot] = last
         both = slot < 2
         self._words.view(np.uint32)[at[both], slot[both]] = value[both]
 
@@ -277,7 +234,7 @@ class Lines:
         self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
     ) -> NDArray[np.int64]:
         sizes = 1 + -(-count // abi.LEAF_STEPS)
-        at = self.reserve(int(sizes.sum())) + _starts(sizes)
+        at = self.reserve(int(sizes.sum())) + starts_of(sizes)
         leaf, slot = np.divmod(place, abi.LEAF_STEPS)
         self._blank(at, 0)
         every = np.arange(at[0], at[-1] + sizes[-1])
@@ -291,11 +248,11 @@ class Lines:
         self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
     ) -> NDArray[np.int64]:
         full, rest = np.divmod(count - 1, _LEAVES)
-        sizes = 1 + full * _GROUP + 1 + rest // abi.LEAF_STEPS + 1
-        at = self.reserve(int(sizes.sum())) + _starts(sizes)
+        sizes = 1 + full * GROUP_LINES + 1 + rest // abi.LEAF_STEPS + 1
+        at = self.reserve(int(sizes.sum())) + starts_of(sizes)
         group, inside = np.divmod(place, _LEAVES)
         leaf, slot = np.divmod(inside, abi.LEAF_STEPS)
-        head = at[node] + 1 + group * _GROUP
+        head = at[node] + 1 + group * GROUP_LINES
         heads = np.unique(head)
         every = np.arange(at[0], at[-1] + sizes[-1])
         self._blank(np.concatenate((at, heads)), 0)
@@ -331,9 +288,9 @@ class _Paths:
         self.paths = np.zeros(0, self.dtype)
         self.at = np.zeros(0, np.int64)  # the line of each; ascending
 
-    def take(self, steps: _Steps, stride: int, refs: Values) -> Mask:
+    def take(self, steps: Steps, stride: int, refs: Values) -> Mask:
         """Makes paths of nodes that are such; returns which are left."""
-        starts = _starts(steps.count)
+        starts = starts_of(steps.count)
         wide = steps.last != steps.first
         value = steps.value
         two, three = steps.count == 2, steps.count == 3
@@ -354,7 +311,7 @@ class _Paths:
         hit = value[lone]
         known = np.searchsorted(self.at, (hit & np.uint32(Ref.LINE)).astype(np.int64))
         known = np.minimum(known, max(0, len(self.at) - 1))
-        extends = (hit & np.uint32(Ref.KIND)) == Ref.PATH
+        extends = ((hit & np.uint32(Ref.KIND)) == Ref.PATH) & bool(len(self.at))
         if len(self.at):
             extends &= self.paths["miss"][known] == miss
             extends &= self.at[known] == hit & np.uint32(Ref.LINE)  # not one that was there before
@@ -377,83 +334,3 @@ class _Paths:
         """Writes the lines; before that, paths grow."""
         if len(self.at):
             self.lines.words[self.at] = self.paths.view(np.uint64).reshape(-1, abi.LINE_WORDS)
-
-
-def _starts(sizes: Numbers) -> Numbers:
-    """Where each begins, if they lie one behind the other."""
-    out: Numbers = np.cumsum(sizes) - sizes
-    return out
-
-
-def _above(half: Words, shift: int) -> Words:
-    """What stands above a stride in its half."""
-    bits = shift + abi.STRIDE_BITS
-    return half >> np.uint64(bits) if bits < 64 else np.zeros_like(half)
-
-
-def _steps(
-    breaks: Breaks, digit: Numbers, first_of: Numbers, counts: Numbers, mine: Mask
-) -> _Steps:
-    """The steps of nodes: their breaks, and first what goes on from before the node.
-
-    Args:
-        first_of: the first break of each node.
-        counts: breaks of each node.
-        mine: which breaks belong to one.
-    """
-    led = digit[first_of] != 0
-    count = counts + led
-    out = np.zeros(int(count.sum()), np.int64)
-    starts = _starts(count)
-    node = np.repeat(np.arange(len(count)), count)
-    place = np.arange(len(out)) - starts[node]
-    own = np.ones(len(out), np.bool_)
-    own[starts[led]] = False
-    first, value = out, np.empty(len(out), np.uint32)
-    first[own], value[own] = digit[mine], breaks.values[mine]
-    value[~own] = breaks.values[first_of[led] - 1]
-    return _Steps(first, value, node, place, count)
-
-
-def _cleared(breaks: Breaks, upper: bool, bits: int) -> Breaks:
-    """Moved to the first address of their node; `bits` of the half are below it."""
-    keep = np.uint64(2**64 - (1 << bits)) if bits < 64 else np.uint64(0)
-    if upper:
-        return breaks._replace(hi=breaks.hi & keep, lo=np.zeros_like(breaks.lo))
-    return breaks._replace(lo=breaks.lo & keep)
-
-
-def _together(kept: Breaks, nodes: Breaks, ends: Values, stride: tuple[bool, int, int]) -> Breaks:
-    """The breaks of the stride before: behind a node goes on what its last step found.
-
-    Args:
-        kept: breaks that are no part of a node.
-        nodes: one for each, at its first address.
-        ends: what the last step of each finds.
-        stride: whether it is in the upper half, bits of the half below a node, bits of a half.
-    """
-    upper, bits, whole = stride
-    hi, lo = nodes.hi, nodes.lo
-    unit = np.uint64(1 << bits) if bits < 64 else np.uint64(0)
-    if upper:
-        hi = hi + unit
-        inside = hi > nodes.hi
-    elif whole < 64:
-        lo = lo + unit
-        inside = lo < np.uint64(1 << whole)
-    else:
-        lo = lo + unit
-        hi = hi + (lo == 0)
-        inside = (lo > 0) | (hi > nodes.hi)
-    behind = Breaks(hi[inside], lo[inside], ends[inside])
-    parts = (behind, kept, nodes)
-    out = Breaks(
-        np.concatenate([x.hi for x in parts]),
-        np.concatenate([x.lo for x in parts]),
-        np.concatenate([x.values for x in parts]),
-    )
-    wide = bool(len(out.hi)) and bool(out.hi.any())
-    out = out.at(np.lexsort((out.lo, out.hi)) if wide else np.argsort(out.lo, kind="stable"))
-    other = (out.hi[1:] != out.hi[:-1]) | (out.lo[1:] != out.lo[:-1])
-    out = out.at(np.append(other, True))  # of two at one place the latter: what goes on gives way
-    return out.at(np.append(True, out.values[1:] != out.values[:-1]))

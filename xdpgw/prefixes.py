@@ -27,6 +27,8 @@ SMALL = 64
 """Up to so many prefixes are cheaper as tuples than as five arrays."""
 
 _KINDS = (np.uint32, np.uint8, np.uint64, np.uint64, np.uint8)
+_WIDTHS = {4: 32, 6: 128}
+_CHUNK = 1 << 14  # rows that are compared at once: they stay in the processor's cache
 _LOW_HALF = (1 << 64) - 1
 
 
@@ -177,23 +179,47 @@ class Prefixes:
         rows = zip(*(x.tolist() for x in columns), strict=True)
         return [(6, hi << 64 | lo, bits) for hi, lo, bits in rows]
 
-    def holds(self, family: int, address: int, bits: int) -> bool:
-        """Whether this very prefix is one of the set."""
-        return (family, address, bits) in self.within(family, address, address)
+    def covers(self, family: int, address: int, bits: int) -> bool:
+        """Whether one prefix of the set holds all of this one."""
+        width = _WIDTHS[family]
+        while True:
+            before = self._last(family, address, bits)
+            if before is None:
+                return False
+            _, start, length = before
+            if (address ^ start) >> width - length == 0:
+                return True
+            # What holds both begins no later than that one, and is no longer than what they share.
+            bits = width - (address ^ start).bit_length()
+            address = address >> width - bits << width - bits
+
+    def _last(self, family: int, address: int, bits: int) -> Prefix | None:
+        """The last prefix in order up to this one."""
+        if self._few is not None:
+            upto = [x for x in self._few if x[0] == family and x[1:] <= (address, bits)]
+            return upto[-1] if upto else None
+        hi, lo, lengths = self.columns[2:] if family == 6 else (None, *self.columns[:2])
+        at = self._place(family, address + 1) - 1
+        while at >= 0:
+            found = int(lo[at]) if hi is None else int(hi[at]) << 64 | int(lo[at])
+            if found < address or lengths[at] <= bits:
+                return family, found, int(lengths[at])
+            at -= 1
+        return None
 
     def _place(self, family: int, address: int) -> int:
         """How many prefixes of a family begin before an address."""
+        columns = self.columns
         if family == 4:
             if address >> 32:
-                return len(self.v4_addr)
-            return int(np.searchsorted(self.v4_addr, np.uint32(address)))
-        hi, lo = address >> 64, np.uint64(address & 2**64 - 1)
-        if hi >> 64:
-            return len(self.v6_hi)
-        first, last = (
-            int(np.searchsorted(self.v6_hi, np.uint64(hi), side)) for side in ("left", "right")
-        )
-        return first + int(np.searchsorted(self.v6_lo[first:last], lo))
+                return len(columns.v4_addr)
+            return int(columns.v4_addr.searchsorted(np.uint32(address)))
+        if address >> 128:
+            return len(columns.v6_hi)
+        hi, lo = np.uint64(address >> 64), np.uint64(address & _LOW_HALF)
+        first = int(columns.v6_hi.searchsorted(hi))
+        last = int(columns.v6_hi.searchsorted(hi, "right"))
+        return first + int(columns.v6_lo[first:last].searchsorted(lo))
 
     def __len__(self) -> int:
         return len(self.v4_bits) + len(self.v6_bits) if self._few is None else len(self._few)
@@ -290,7 +316,7 @@ def _only(mine: Rows, theirs: Rows) -> tuple[Rows, Rows]:
     """Rows that only the one has, and those that only the other has."""
     head = _alike(mine, theirs)
     mine, theirs = (tuple(x[head:] for x in rows) for rows in (mine, theirs))
-    tail = _alike(*(tuple(x[::-1] for x in rows) for rows in (mine, theirs)))
+    tail = _alike(mine, theirs, last=True)
     mine, theirs = (tuple(x[: len(x) - tail] for x in rows) for rows in (mine, theirs))
     owner = np.repeat(np.array([0, 1], np.uint8), (len(mine[0]), len(theirs[0])))
     both = [np.concatenate(pair) for pair in zip(mine, theirs, strict=True)]
@@ -302,13 +328,19 @@ def _only(mine: Rows, theirs: Rows) -> tuple[Rows, Rows]:
     return tuple(x[one] for x in both), tuple(x[two] for x in both)
 
 
-def _alike(mine: Rows, theirs: Rows) -> int:
-    """With how many equal rows both begin."""
+def _alike(mine: Rows, theirs: Rows, last: bool = False) -> int:
+    """With how many equal rows both begin, or end."""
     size = min(len(mine[0]), len(theirs[0]))
-    differ = np.zeros(size, np.bool_)
     for one, other in zip(mine, theirs, strict=True):
-        differ |= one[:size] != other[:size]
-    return int(np.argmax(differ)) if differ.any() else size
+        skip = (len(one) - size, len(other) - size) if last else (0, 0)
+        for at in range(0, size, _CHUNK):
+            begin, end = (max(0, size - at - _CHUNK), size - at) if last else (at, at + _CHUNK)
+            end = min(end, size)
+            differ = one[skip[0] :][begin:end] != other[skip[1] :][begin:end]
+            if differ.any():
+                size = at + int(np.argmax(differ[::-1] if last else differ))
+                break
+    return size
 
 
 EMPTY = Prefixes.of(())

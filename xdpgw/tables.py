@@ -8,7 +8,7 @@ small.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
@@ -80,6 +80,7 @@ class LiveTests:
         test_tokens: for each test what tells it, shape (tests, 2).
         tokens: the XOR of the tokens of the tests that some address satisfies, shape (n, 2).
         values: what a lookup of such an address finds.
+        bits: where a value is the rules themselves, those that ask each test; else nothing.
     """
 
     dims: Mapping[int, Dim]
@@ -87,20 +88,24 @@ class LiveTests:
     test_tokens: Matrix
     tokens: Matrix
     values: NDArray[np.uint32]
+    bits: Sequence[int] = ()
 
 
-def tables_of(rules: Sequence[r.ResolvedRule], ports: Iterable[str]) -> Tables:
+def tables_of(
+    rules: Sequence[r.ResolvedRule], ports: Iterable[str], changing: Collection[str] = ()
+) -> Tables:
     """Compile rules.
 
     Args:
         rules: in order.
         ports: the names that `on` may have.
+        changing: sides whose addresses are to change in place: their roots stay where they are.
 
     Raises:
         UnsupportedError: they need more room than there is.
     """
     placement = place(rules)
-    build = _Builder(placement)
+    build = _Builder(placement, changing)
     for at, rule in enumerate(rules):
         build.add(placement.position_of[at], rule.predicates)
     return build.tables(ports)
@@ -135,6 +140,7 @@ class _Axis:
     named: Mapping[Any, int] = field(default_factory=dict)  # of a MAC or a port
     miss: int = 0
     live: LiveTests | None = None  # its `values` are classes
+    direct: bool | None = None  # as for `Lines.function`
 
     def compact(self) -> _Axis:
         """Classes of the same row are one."""
@@ -148,17 +154,17 @@ class _Axis:
             other = np.append(True, values[1:] != values[:-1])
             tables.append((dim, breaks._replace(values=values).at(other)))
         named = {key: int(new[at]) for key, at in self.named.items()}
-        out = _Axis(self.dim, rows, int(new[self.none]), tables, named, int(new[self.miss]))
-        if self.live is not None:
-            out.live = replace(self.live, values=new[self.live.values])
-        return out
+        live = self.live and replace(self.live, values=new[self.live.values])
+        none, miss = int(new[self.none]), int(new[self.miss])
+        return _Axis(self.dim, rows, none, tables, named, miss, live, self.direct)
 
 
 class _Builder:
     """Collects what rules ask, dimension by dimension, and writes it down."""
 
-    def __init__(self, placement: Placement) -> None:
+    def __init__(self, placement: Placement, changing: Collection[str]) -> None:
         self.placement = placement
+        self.changing = changing
         self.painted: dict[Dim, _Asked[tuple[Interval, ...]]] = {}
         self.addresses: dict[str, _Asked[Sets]] = {}
         self.macs: dict[str, _Asked[frozenset[bytes]]] = {}
@@ -226,7 +232,9 @@ class _Builder:
                 yield self._hash(dim, self.macs[side])
         for side, dims in (("src", (Dim.SRC4, Dim.SRC6)), ("dst", (Dim.DST4, Dim.DST6))):
             if side in self.addresses:
-                yield self._nest(dims, self.addresses[side])
+                axis = self._nest(dims, self.addresses[side])
+                axis.direct = True if side in self.changing else None
+                yield axis
 
     def _open_row(self, asked: _Asked[Any]) -> Matrix:
         """The positions that ask nothing; those without a rule where a whole word asks nothing."""
@@ -303,6 +311,8 @@ class _Builder:
             found.tokens,
             np.arange(len(found.tokens), dtype=np.uint32),
         )
+        if self.placement.narrow:
+            live.bits = [sum(1 << at for at in positions) for positions in asked.tests.values()]
         tables = list(zip(dims, found.tables, strict=True))
         return _Axis(dims[0], found.rows, found.none, tables, live=live)
 
@@ -339,9 +349,9 @@ def _write(out: Tables, lines: Lines, axis: _Axis, use: Use, values: NDArray[np.
         out.use[dim] = use
         found = breaks._replace(values=values[breaks.values])
         if dim in (Dim.SRC6, Dim.DST6):
-            out.root[dim] = lines.function(found, STRIDES)
+            out.root[dim] = lines.function(found, STRIDES, axis.direct)
         elif dim in (Dim.SRC4, Dim.DST4):
-            out.root[dim] = lines.function(found, 2)
+            out.root[dim] = lines.function(found, 2, axis.direct)
         elif abi.VALUES[dim] <= _DIRECT:
             out.root[dim] = lines.direct(found, abi.VALUES[dim])
         else:

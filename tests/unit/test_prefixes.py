@@ -140,5 +140,16 @@ def test_prefixes_within_a_range_are_those_that_begin_there(
     assert made.within(family, first, last) == sorted(
         x for x in {*some, *more} if x[0] == family and first <= x[1] <= last
     )
-    assert made.holds(*around) == (around in some)
-    assert all(made.holds(*x) for x in some)
+
+
+@given(SETS, prefix(), st.sampled_from(([], PADDING)))
+def test_prefixes_covers_what_one_of_them_holds(
+    some: list[Prefix], asked: Prefix, more: list[Prefix]
+) -> None:
+    def holds(outer: Prefix, inner: Prefix) -> bool:
+        (first, last), (begin, end) = span(outer), span(inner)
+        return outer[0] == inner[0] and first <= begin and end <= last
+
+    made = Prefixes.of(some + more)
+    assert made.covers(*asked) == any(holds(x, asked) for x in (*some, *more))
+    assert all(made.covers(*x) for x in (*some, *more))
