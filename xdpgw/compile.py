@@ -6,6 +6,7 @@ rules become is in `xdpgw.tables`; here is what goes with it: slots, settings, t
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,19 @@ from typing import TYPE_CHECKING
 from xdpgw import _abi as abi
 from xdpgw import rules as r
 from xdpgw._abi import Dim
-from xdpgw.errors import UnsupportedError
+from xdpgw.errors import KernelError, UnsupportedError
 from xdpgw.limits import first_jiffy, limit_bytes, limit_name, limit_words, limits_in
 
 if TYPE_CHECKING:
+    from xdpgw.config import Config
     from xdpgw.tables import Tables
 
 __all__ = ["Image", "Names", "Session", "compile_rules", "names_of", "rate_words"]
+
+SPARE_LEAST, SPARE_SHARE, SPARE_MOST = 4096, 8, 1 << 18
+"""Lines to spare for sets that change: some, and an eighth of those in use, but at most 16 MiB."""
+
+_TOLD_SETS = 3
 
 NS = 1_000_000_000
 _PER_NS = {"/s": NS, "/m": 60 * NS}
@@ -174,10 +181,31 @@ class Image:
         )
 
     @property
+    def line_bytes(self) -> int:
+        """Of the map `lines`, with those to spare."""
+        return (len(self.tables.lines) + self.spare_lines) * abi.LINE_WORDS * 8
+
+    @property
     def memory_bytes(self) -> int:
         """Payload of the image maps, without the kernel's own overhead."""
         macs = sum(len(pairs) * 12 for pairs in self.tables.macs.values())
-        return self.tables.lines.nbytes + len(self.rules) + len(self.limits) + macs
+        return self.line_bytes + len(self.rules) + len(self.limits) + macs
+
+    @property
+    def sizes(self) -> str:
+        """What the maps hold and how much it is, for a person."""
+        mib = 1 / (1 << 20)
+        return (
+            f"{self.line_bytes * mib:,.1f} MiB of lines, {len(self.rules) * mib:,.1f} MiB of rules "
+            f"({_counts(self.ruleset)})"
+        )
+
+    @property
+    def spare_lines(self) -> int:
+        """Lines behind those of the tables, so that sets can change in place; 0 where none does."""
+        if not _changing(self.ruleset.config):
+            return 0
+        return min(SPARE_LEAST + len(self.tables.lines) // SPARE_SHARE, SPARE_MOST)
 
 
 def names_of(ruleset: r.RuleSet, before: Names, new_seed: Callable[[int], int] = int) -> Names:
@@ -224,19 +252,54 @@ def compile_rules(ruleset: r.RuleSet, names: Names | None = None) -> Image:
     Raises:
         UnsupportedError: a rule asks for connection state: what this version of the datapath
             cannot judge.
+        KernelError: ENOMEM.
     """
     _refuse_unjudgeable(ruleset)
     if names is None:
         names = names_of(ruleset, Names())
     from xdpgw.tables import tables_of
 
+    try:
+        tables = tables_of(ruleset.rules, ruleset.config.ports, _changing(ruleset.config))
+    except MemoryError as error:
+        raise KernelError(
+            f"there is not enough memory to compile the policy ({_counts(ruleset)})",
+            "raise the limit of the process, or name fewer prefixes or rules",
+            errno.ENOMEM,
+        ) from error
     return Image(
         ruleset=ruleset,
         names=names,
-        tables=tables_of(ruleset.rules, ruleset.config.ports),
+        tables=tables,
         rules=_rule_bytes(ruleset.rules, names),
         limits=limit_bytes(ruleset.rules, names.limits, names.seeds),
     )
+
+
+def _counts(ruleset: r.RuleSet) -> str:
+    """How much a policy names; the largest sets by name."""
+    sets = {name: len(x.prefixes) for name, x in ruleset.config.sets.items() if x.prefixes}
+    largest = sorted(sets, key=lambda name: -sets[name])
+    told = [f"prefixes of {name}: {sets[name]:,}" for name in largest[:_TOLD_SETS]]
+    if more := len(sets) - len(told):
+        told.append(f"smaller sets: {more}")
+    return ", ".join([f"rules: {len(ruleset.rules):,}", *told])
+
+
+def _changing(config: Config) -> set[str]:
+    """The sides of which rules name a set that is to follow its files."""
+    names = {
+        f"@{name}"
+        for name, named in config.sets.items()
+        if any(feed.refresh_ns is not None for feed in named.feeds)
+    }
+    return {
+        "src" if match.keyword == "from" else "dst"
+        for rule in (config.rules if names else ())
+        for match in rule.matches
+        if isinstance(match, r.Endpoint) and match.addresses
+        if any(word.text in names for word in match.addresses.items)
+    }
 
 
 def _write_tables(out: object, tables: Tables, port: str) -> None:

@@ -38,6 +38,8 @@ class PolicySettings:
     guard: bool = True
     allow: tuple[Prefix, ...] = ()
     """Sources that no block covers, in order."""
+    allow_words: tuple[str, ...] = ()
+    """What they were told by: addresses, prefixes and @SET."""
 
 
 @dataclass(frozen=True, slots=True)

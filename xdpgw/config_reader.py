@@ -29,7 +29,6 @@ from xdpgw.config import (
 from xdpgw.errors import ConfigError, Diagnostic
 from xdpgw.literals import (
     Wrong,
-    addresses,
     duration_ns,
     likely,
     number,
@@ -39,7 +38,7 @@ from xdpgw.literals import (
 from xdpgw.predicates import Names, known_port, resolve_rules
 from xdpgw.rule_types import Prefix, ResolvedRule, Rule
 from xdpgw.set_reader import SetTables
-from xdpgw.sets import NamedSet
+from xdpgw.sets import MAX_ALLOWED, NamedSet, allowed
 from xdpgw.shadow import warnings as never_matching
 from xdpgw.toml_positions import Positions
 from xdpgw.toml_tables import KeyPath, is_int
@@ -54,9 +53,6 @@ MAX_QUEUE = 4095
 
 MAX_TARGETS = 16
 """AF_XDP targets of one policy: XG_MAX_TARGETS of bpf/abi.h."""
-
-MAX_ALLOWED = 10_000
-"""Addresses and prefixes of `allow`: they go into a trie and into the manifest."""
 
 MAX_CPU = 8191
 """Highest CPU number that is taken for one: NR_CPUS of the largest kernels, less one."""
@@ -157,25 +153,27 @@ class _Reader(SetTables):
             self.choice(("policy", "malformed"), verdicts, "drop"),
             self.choice(("policy", "fragments"), ("rules", "drop", "follow"), "rules"),
             self.boolean(("policy", "guard"), True),
-            self.allow(("policy", "allow"), sets),
+            *self.allow(("policy", "allow"), sets),
         )
 
-    def allow(self, path: KeyPath, sets: Mapping[str, NamedSet]) -> tuple[Prefix, ...]:
+    def allow(
+        self, path: KeyPath, sets: Mapping[str, NamedSet]
+    ) -> tuple[tuple[Prefix, ...], tuple[str, ...]]:
         value = self.table(("policy",)).get("allow", [])
         if not isinstance(value, list):
             self.say_type(path, value, 'a list: ["192.0.2.0/24", "@office"]')
-            return ()
+            return (), ()
         found: set[Prefix] = set()
         for index, item in enumerate(value):
             at = (*path, index)
             if isinstance(item, str):
-                found.update(self.reading(at, partial(_allowed, item, sets), []))
+                found.update(self.reading(at, partial(allowed, item, sets), []))
             else:
                 self.say_type(at, item, "an address, a prefix or @SET in quotes")
         if len(found) > MAX_ALLOWED:
             message = f"allow holds {len(found)} addresses and prefixes"
             self.say_value(path, message, f"write {MAX_ALLOWED} at most")
-        return tuple(sorted(found))
+        return tuple(sorted(found)), tuple(x for x in value if isinstance(x, str))
 
     def rules(
         self, names: Names
@@ -357,18 +355,6 @@ class _Reader(SetTables):
             self.choice(("gateway", "on_exit"), ("keep", "detach"), "keep"),
             self.boolean(("gateway", "coexist"), False),
         )
-
-
-def _allowed(word: str, sets: Mapping[str, NamedSet]) -> Iterable[Prefix]:
-    if not word.startswith("@"):
-        return addresses(word)
-    named = sets.get(word[1:])
-    if named is None:
-        hint = likely(word[1:], sets) or f"add it to [sets]: {word[1:]} = [...]"
-        raise Wrong(f'there is no set "{word[1:]}"', hint)
-    if named.kind == "ports":
-        raise Wrong(f'set "{word[1:]}" holds ports', "write a set of addresses")
-    return named.prefixes
 
 
 _HANDLERS = (

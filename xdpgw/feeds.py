@@ -13,14 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from xdpgw.config import Config
-from xdpgw.errors import Diagnostic
-from xdpgw.sets import Feed, Stamp, read_feed, stamp_of, unreadable
-
-if TYPE_CHECKING:
-    from xdpgw.prefixes import Prefixes
+from xdpgw.errors import ConfigError, Diagnostic
+from xdpgw.sets import MAX_ALLOWED, Feed, Stamp, allowed, read_feed, stamp_of, unreadable
 
 __all__ = ["SETTLE_S", "Feeds", "Renewed"]
 
@@ -37,12 +33,10 @@ class Renewed:
 
     Args:
         policy: the same with other prefixes.
-        sets: those that are others now, by name.
         text: what changed, a line a set.
     """
 
     policy: Config
-    sets: Mapping[str, Prefixes]
     text: str
 
 
@@ -100,7 +94,11 @@ class Feeds:
         for watched in self._watched.values():
             if self._clock() >= watched.due and (feed := self._look(watched)):
                 fresh[feed.path] = feed
-        return _renewed(self._policy, fresh) if fresh else None
+        try:
+            return _renewed(self._policy, fresh) if fresh else None
+        except ConfigError as error:
+            self._note(f"{error}\nthe policy in force stays in force")
+            return None
 
     def _look(self, watched: _Watched) -> Feed | None:
         """The file, if it was read and has other prefixes than before."""
@@ -161,11 +159,15 @@ def _renewed(policy: Config, fresh: Mapping[Path, Feed]) -> Renewed | None:
         )
         added, removed = named.prefixes.difference(sets[name].prefixes)
         lines.append(f"set {name}: prefixes added {len(added)}, removed {len(removed)}")
-    changed = {
-        name: new.prefixes
-        for name, new in sets.items()
-        if new.prefixes != policy.sets[name].prefixes
-    }
-    if not changed:  # what a file gained or lost, another one has
-        return None
-    return Renewed(replace(policy, sets=sets), changed, "\n".join(lines))
+    if all(new.prefixes == policy.sets[name].prefixes for name, new in sets.items()):
+        return None  # what a file gained or lost, another one has
+    settings = policy.policy
+    allow = {prefix for word in settings.allow_words for prefix in allowed(word, sets)}
+    if len(allow) > MAX_ALLOWED:
+        message = f"allow would hold {len(allow)} addresses and prefixes"
+        raise ConfigError([Diagnostic(str(policy.path), 0, 0, message, _ALLOW_HINT)])
+    settings = replace(settings, allow=tuple(sorted(allow)))
+    return Renewed(replace(policy, policy=settings, sets=sets), "\n".join(lines))
+
+
+_ALLOW_HINT = f"name sets in it that have {MAX_ALLOWED} at most"

@@ -20,28 +20,27 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from xdpgw import __version__, blocks, loader, rules
 from xdpgw import _abi as abi
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Names, Session, compile_rules, names_of
 from xdpgw.config import Config, PortSettings
-from xdpgw.errors import UnsupportedError, XdpgwError
+from xdpgw.errors import BusyError, UnsupportedError, XdpgwError
 from xdpgw.facts import mtu_of, receive_queues, single_buffer_mtu
 from xdpgw.kernel import Link, Map, Program
+from xdpgw.live_sets import LiveSets
 from xdpgw.pins import BOOKS, Attached, Instance, Manifest
-
-if TYPE_CHECKING:
-    from xdpgw.prefixes import Prefixes
 
 __all__ = ["Applied", "apply", "detach", "require_supported", "take_charge", "update_sets"]
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What `apply` did."""
+    """What `apply` or `update_sets` did."""
 
     manifest: Manifest
     attached: tuple[str, ...]
@@ -51,6 +50,10 @@ class Applied:
     detached: tuple[str, ...]
     restored: blocks.Restored | None = None
     """Blocks that a fresh filter took from their file."""
+    edited: int | None = None
+    """Prefixes that `update_sets` changed in the tables in force; None where all was made anew."""
+    rebuilt: str | None = None
+    """Why it had to be, where `update_sets` made all anew."""
 
 
 def require_supported(ruleset: rules.RuleSet) -> None:
@@ -69,12 +72,19 @@ def require_supported(ruleset: rules.RuleSet) -> None:
 
 @contextmanager
 def take_charge(
-    config: Config, instance: Instance, *, session: Session | None = None
+    config: Config,
+    instance: Instance,
+    *,
+    session: Session | None = None,
+    live: LiveSets | None = None,
 ) -> Iterator[Applied]:
     """Be the process in charge of the filter for as long as the context lasts.
 
     On leaving, the filter stays or goes as the policy in force says (`on_exit`), also after an
     error.
+
+    Args:
+        live: as for `apply`.
 
     Raises:
         BusyError: another process is in charge, or a foreign program holds a port.
@@ -82,7 +92,7 @@ def take_charge(
     existed = instance.exists
     with instance.charge():
         try:
-            applied = apply(config, instance, session=session)
+            applied = apply(config, instance, session=session, live=live)
         except BaseException:
             if not existed:
                 instance.remove()
@@ -103,8 +113,17 @@ def detach(instance: Instance) -> list[str]:
         return instance.remove()
 
 
-def apply(config: Config, instance: Instance, *, session: Session | None = None) -> Applied:
+def apply(
+    config: Config,
+    instance: Instance,
+    *,
+    session: Session | None = None,
+    live: LiveSets | None = None,
+) -> Applied:
     """Put a policy in force on its ports, in place of the one before, if any.
+
+    Args:
+        live: is given what it takes to change sets later, by `update_sets`.
 
     Raises:
         UnsupportedError: the policy asks for what this version does not do.
@@ -112,9 +131,18 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
     """
     ruleset = rules.resolve(config)
     require_supported(ruleset)
+    with instance.changing():
+        return _apply(ruleset, instance, session, live)
+
+
+def _apply(
+    ruleset: rules.RuleSet, instance: Instance, session: Session | None, live: LiveSets | None
+) -> Applied:
+    """As `apply`, for who keeps others from changing the pins."""
+    config = ruleset.config
     ifindexes = _ifindexes(config)
     _require_queues(config)
-    with instance.changing(), ExitStack() as held:
+    with ExitStack() as held:
         before = instance.manifest()
         books = held.enter_context(instance.books())
         names = names_of(ruleset, _names(before), lambda _: secrets.randbits(63))
@@ -154,6 +182,8 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
                 _switch(instance, port, loaded.programs[port], held, undo)
             instance.confirm()
             undo.pop_all()
+        if live is not None:
+            live.hold(image, loaded.maps["lines"], instance.generation)
 
         gone = [port for port in instance.linked_ports() if port not in config.ports]
         for port in gone:
@@ -162,23 +192,45 @@ def apply(config: Config, instance: Instance, *, session: Session | None = None)
 
 
 def update_sets(
-    changed: Mapping[str, Prefixes],
-    config: Config,
-    instance: Instance,
-    *,
-    session: Session | None = None,
+    config: Config, instance: Instance, *, session: Session | None = None, live: LiveSets
 ) -> Applied:
-    """Put a policy in force that differs from the one in force in some sets only.
-
-    Args:
-        changed: these sets, as `config` has them.
-        config: the whole policy.
+    """Put a policy in force that differs from the one in force in some sets only: by changing the
+    tables in force, or where these cannot be, as `apply`.
 
     Raises:
+        BusyError: another process put a policy in force.
+        ConfigError: a rule cannot do with the sets as they are now.
         UnsupportedError, KernelError: as `apply`; the policy in force is unchanged.
     """
-    del changed  # all is made anew
-    return apply(config, instance, session=session)
+    from xdpgw.set_edits import NeedsRebuild
+
+    ruleset = rules.resolve(config)
+    with instance.changing():
+        before = instance.manifest()
+        if before is None or instance.generation != live.generation:
+            raise BusyError("another process changed the filter meanwhile")
+        try:
+            return _edit(ruleset, before, instance, live)
+        except (NeedsRebuild, MemoryError) as error:
+            why = str(error)
+        return replace(_apply(ruleset, instance, session, live), rebuilt=why)
+
+
+def _edit(ruleset: rules.RuleSet, before: Manifest, instance: Instance, live: LiveSets) -> Applied:
+    """Change the tables in force; in force is a new state of them, which the manifest tells."""
+    from xdpgw.set_edits import NeedsRebuild
+
+    if ruleset.config.policy.allow != before.allow:
+        raise NeedsRebuild("what no block covers changes, too")
+    manifest = msgspec.structs.replace(before, loaded_at_ns=time.time_ns())
+    with ExitStack() as undo:
+        undo.callback(instance.withdraw)
+        instance.announce(manifest)
+        edited = live.replace(ruleset.rules)
+        instance.confirm()
+        undo.pop_all()
+    live.generation = instance.generation
+    return Applied(manifest, (), (), (), edited=edited)
 
 
 def _ifindexes(config: Config) -> dict[str, int]:
@@ -263,22 +315,21 @@ def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
 
 def _clear(books: Mapping[str, Map], old: Names, new: Names) -> None:
     """Zero the books of slots that are given out anew; the kept ones go on."""
-    zero = bytes(books["rule_counters"].info().value_size)
-    for name, slot in new.rules.items():
-        if name not in old.rules:
-            books["rule_counters"].update_all_cpus(slot.to_bytes(4, "little"), zero)
-            books["log_buckets"].update(slot.to_bytes(4, "little"), bytes(8))
-    for name, slot in new.limits.items():
-        if name not in old.limits:
-            for book in ("limit_buckets", "limit_offenders"):
-                zero = bytes(books[book].info().value_size)
-                books[book].update(slot.to_bytes(4, "little"), zero)
-    zero = bytes(books["counters"].info().value_size)
+
+    def fresh(before: Mapping[str, int], now: Mapping[str, int]) -> list[int]:
+        return [slot for name, slot in now.items() if name not in before]
+
     size = abi.VERDICT_COUNT * abi.REASON_COUNT
-    for name, slot in new.ports.items():
-        if name not in old.ports:
-            for at in range(slot * size, (slot + 1) * size):
-                books["counters"].update_all_cpus(at.to_bytes(4, "little"), zero)
+    rule_slots, limit_slots = fresh(old.rules, new.rules), fresh(old.limits, new.limits)
+    ports = [at * size + n for at in fresh(old.ports, new.ports) for n in range(size)]
+    for book, slots in (
+        ("rule_counters", rule_slots),
+        ("log_buckets", rule_slots),
+        ("limit_buckets", limit_slots),
+        ("limit_offenders", limit_slots),
+        ("counters", ports),
+    ):
+        books[book].zero(slots)
 
 
 def _unpin_books(instance: Instance) -> None:

@@ -160,6 +160,9 @@ class BpfObject:
             )
         if code in (errno.EPERM, errno.EACCES):
             fail(-code, f"loading {self._name}")
+        if failed := re.search(r"map '([^']*)': failed to create", log):
+            what = f"creating the map {failed[1]} of {self._name}"
+            raise KernelError(f"{what} failed: {os.strerror(code)}", None, code)
         said = [x.removeprefix("libbpf: ") for x in log.splitlines() if x.strip()]
         raise KernelError(
             f"loading {self._name} failed: {os.strerror(code)}", said[0] if said else None, code

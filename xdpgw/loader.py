@@ -38,6 +38,9 @@ _LIMIT_BYTES: int = abi.LAYOUTS["limit"]["itemsize"]
 _ALLOWED_BYTES: int = abi.LAYOUTS["allowed"]["itemsize"]
 
 
+_NO_ROOM = (errno.ENOMEM, errno.E2BIG, errno.ENOSPC)
+
+
 @cache
 def artifact(name: str) -> bytes:
     """The bytes of a BPF object that was built with the package, checked against what Python
@@ -132,7 +135,7 @@ def load(
                 multi_buffer=multi_buffer or frags,
                 tick_ns=tick_ns(),
             )
-            with _told_of_frags(port if frags else None):
+            with _told_of_size(image), _told_of_frags(port if frags else None):
                 obj.load(
                     rodata=rodata,
                     entries={name: n for name, n in entries.items() if name not in shared},
@@ -140,7 +143,8 @@ def load(
                     prog_flags={"xdpgw": XDP_HAS_FRAGS} if frags else None,
                 )
             if not programs:
-                _fill(image, obj)
+                with _told_of_size(image):
+                    _fill(image, obj)
                 shared = {name: obj.map(name) for name in obj.map_names()}
             programs[port] = obj.program("xdpgw")
         return Loaded(image, programs, shared, undo.pop_all())
@@ -149,7 +153,7 @@ def load(
 def entries_of(image: Image) -> dict[str, int]:
     """How many entries each image map needs, by its name; 1 at least."""
     return {
-        "lines": len(image.tables.lines),
+        "lines": len(image.tables.lines) + image.spare_lines,
         "rules": len(image.rules) // _RULE_BYTES,
         "limits": len(image.limits) // _LIMIT_BYTES,
         "known": abi.KNOWN_SLOTS if image.tables.known else 1,
@@ -177,16 +181,32 @@ def _told_of_frags(port: str | None) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _told_of_size(image: Image) -> Iterator[None]:
+    """What was too big, where the kernel has no room."""
+    try:
+        yield
+    except KernelError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise KernelError(
+            f"there is no room for the policy: {error}; it takes {image.sizes}",
+            "free memory, raise the limit of the control group, or name fewer prefixes or rules",
+            error.errno,
+        ) from error
+
+
 def _fill(image: Image, obj: BpfObject) -> None:
     import numpy as np
 
     with obj.map("lines").memory() as lines:
-        lines[:] = image.tables.lines.view(np.uint8).reshape(-1)
-    for name, raw, size in (
+        raw = image.tables.lines.view(np.uint8).reshape(-1)
+        lines[: len(raw)] = raw
+    for name, structs, size in (
         ("rules", image.rules, _RULE_BYTES),
         ("limits", image.limits, _LIMIT_BYTES),
     ):
-        rows = np.frombuffer(raw, np.uint8).reshape(-1, size)
+        rows = np.frombuffer(structs, np.uint8).reshape(-1, size)
         obj.map(name).update_many(np.arange(len(rows), dtype=np.uint32), rows)
     for dim, pairs in image.tables.macs.items():
         obj.map(dim.text).update_many(*_columns(pairs))

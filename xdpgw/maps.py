@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -137,12 +137,6 @@ class Map(Handle):
         err = lib.xg_map_update(self.fileno(), self._key(key), ffi.from_buffer(value), flags)
         checked(err, f"an update of map {self.info().name}")
 
-    def update_all_cpus(self, key: bytes, value: bytes) -> None:
-        """Set a key to the same value on each CPU; a plain update where the map is not per CPU."""
-        if self.info().type in _PER_CPU:
-            value = value.ljust(-(-self.info().value_size // 8) * 8, b"\0") * possible_cpus()
-        self.update(key, value)
-
     def update_many(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
         """Set many keys at once: one system call where the kernel can.
 
@@ -160,6 +154,13 @@ class Map(Handle):
             f"writing entry {done} of {len(keys)} into map {info.name} "
             f"(it takes {info.max_entries} entries)",
         )
+
+    def zero(self, numbers: Sequence[int]) -> None:
+        """Clear these entries of an array, on each CPU where it is per CPU."""
+        import numpy as np
+
+        keys = np.array(numbers, np.uint32)
+        self.update_many(keys, np.zeros((len(keys), self.value_bytes), np.uint8))
 
     def fill(self, keys: NDArray[Any], values: NDArray[Any]) -> int:
         """As `update_many`, but that a map is full or the kernel out of memory is no error.

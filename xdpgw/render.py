@@ -56,10 +56,14 @@ def explanation_line(answer: Mapping[str, Any]) -> str:
 
 
 def applied_text(applied: Applied) -> str:
-    """What `gateway.apply` did, and what is to be known of each port."""
+    """What was put in force, and what is to be known of each port."""
     from xdpgw.pins import notes
 
+    if applied.edited is not None:
+        return f"prefixes changed in the tables in force: {applied.edited}"
     lines = []
+    if applied.rebuilt is not None:
+        lines.append(f"the tables were made anew: {applied.rebuilt}")
     for port, at in applied.manifest.ports.items():
         how = "attached" if port in applied.attached else "switched to the new policy"
         lines.append(f"{port}: {how}, {at.mode} mode")

@@ -19,6 +19,7 @@ from xdpgw.config import Config
 from xdpgw.errors import XdpgwError
 from xdpgw.events import EventReader, Names, Pump
 from xdpgw.feeds import Feeds, Renewed
+from xdpgw.live_sets import LiveSets
 from xdpgw.pins import Instance, Manifest, notes
 from xdpgw.render import applied_text
 from xdpgw.session import find_session
@@ -77,7 +78,8 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
     prepared, existed = prepare(policy), instance.exists
     with (
         Signals().caught() as signals,
-        gateway.take_charge(policy, instance, session=session) as applied,
+        LiveSets() as live,
+        gateway.take_charge(policy, instance, session=session, live=live) as applied,
         Targets(instance, note) as targets,
         blocks.sweeping(instance, note),
     ):
@@ -91,7 +93,7 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
         note(applied_text(applied))
         while not signals.stop:
             feeds.follow(policy)
-            changed = _pump(policy, instance, signals, note, targets, feeds)
+            changed = _pump(policy, instance, signals, note, targets, feeds, live)
             if not changed:
                 return
             policy = changed
@@ -118,9 +120,10 @@ def _pump(
     note: Note,
     targets: Targets,
     feeds: Feeds,
+    live: LiveSets,
 ) -> Config | None:
     """Move events to the policy's sinks. Returns the next policy, None when it is time to stop."""
-    generation, manifest = instance.generation, instance.manifest()
+    manifest = instance.manifest()
     if manifest is None:
         return None
     names = Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
@@ -140,30 +143,30 @@ def _pump(
                 _drain(pump, reader, names)
                 _tell_log(stats.read_log(books["log_counters"]), note)
                 return None
-            if instance.generation != generation:
-                generation, current = instance.generation, instance.manifest()
+            if (generation := instance.generation) != live.generation:
+                live.let_go(generation)
+                current = instance.manifest()
                 if current is None:
                     note("the filter was detached by another process")
                     targets.close()
                     _drain(pump, reader, names)
                     return None
-                if current != manifest:
-                    note("the policy was replaced by another process")
-                    replaced = configs.loads(
-                        current.policy_text,
-                        file=current.policy_file,
-                        base=Path(current.policy_file).parent,
-                    )
-                    _serve_targets(replaced, current, targets, note)
-                    return replaced
+                note("the policy was replaced by another process")
+                replaced = configs.loads(
+                    current.policy_text,
+                    file=current.policy_file,
+                    base=Path(current.policy_file).parent,
+                )
+                _serve_targets(replaced, current, targets, note)
+                return replaced
             if signals.reload:
                 signals.reload = False
-                renewed = _reload(policy, instance, note, targets)
+                renewed = _reload(policy, instance, note, targets, live)
                 if renewed is not None:
                     return renewed
             fresh = feeds.poll()
             if fresh is not None:
-                renewed = _refresh(fresh, instance, note, targets)
+                renewed = _refresh(fresh, instance, note, targets, live)
                 if renewed is not None:
                     return renewed
 
@@ -193,13 +196,18 @@ def _tell_log(log: stats.LogStats, note: Note) -> None:
         )
 
 
-def _reload(policy: Config, instance: Instance, note: Note, targets: Targets) -> Config | None:
-    return _put(lambda: configs.read(policy.path), gateway.apply, instance, note, targets)
+def _reload(
+    policy: Config, instance: Instance, note: Note, targets: Targets, live: LiveSets
+) -> Config | None:
+    apply = partial(gateway.apply, live=live)
+    return _put(lambda: configs.read(policy.path), apply, instance, note, targets)
 
 
-def _refresh(fresh: Renewed, instance: Instance, note: Note, targets: Targets) -> Config | None:
+def _refresh(
+    fresh: Renewed, instance: Instance, note: Note, targets: Targets, live: LiveSets
+) -> Config | None:
     note(fresh.text)
-    update = partial(gateway.update_sets, fresh.sets)
+    update = partial(gateway.update_sets, live=live)
     return _put(lambda: fresh.policy, update, instance, note, targets)
 
 

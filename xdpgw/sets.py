@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from xdpgw.errors import Diagnostic
-from xdpgw.literals import Wrong, addresses
+from xdpgw.literals import Wrong, addresses, likely
 
 if TYPE_CHECKING:
     from xdpgw.prefixes import Prefixes
     from xdpgw.rule_types import Prefix
 
 __all__ = [
+    "MAX_ALLOWED",
     "MAX_BAD_LINES",
     "Feed",
     "NamedSet",
     "Stamp",
+    "allowed",
     "read_feed",
     "read_line",
     "stamp_of",
     "unreadable",
 ]
+
+MAX_ALLOWED = 10_000
+"""Addresses and prefixes of `allow`: they go into a trie and into the manifest."""
 
 MAX_BAD_LINES = 100
 """So many bad lines of one file are told one by one; the rest is counted."""
@@ -147,3 +152,20 @@ def read_line(line: str) -> list[Prefix]:
     if "-" in word:
         word = "".join(word.split())
     return addresses(word) if word else []
+
+
+def allowed(word: str, sets: Mapping[str, NamedSet]) -> Iterable[Prefix]:
+    """What a word of `allow` stands for.
+
+    Raises:
+        Wrong: it stands for nothing.
+    """
+    if not word.startswith("@"):
+        return addresses(word)
+    named = sets.get(word[1:])
+    if named is None:
+        hint = likely(word[1:], sets) or f"add it to [sets]: {word[1:]} = [...]"
+        raise Wrong(f'there is no set "{word[1:]}"', hint)
+    if named.kind == "ports":
+        raise Wrong(f'set "{word[1:]}" holds ports', "write a set of addresses")
+    return named.prefixes

@@ -212,14 +212,15 @@ def test_update_many_fills_a_trie() -> None:
 def test_percpu_has_a_value_for_each_cpu() -> None:
     with Map.create("percpu_array", "t_percpu", key=4, value=16, entries=5) as counts:
         assert counts.value_bytes == 16 * possible_cpus()
-        counts.update_all_cpus(u32(2), np.array([7, 70], np.uint64).tobytes())
+        for number in (2, 3):
+            counts.update(u32(number), np.array([7, 70], np.uint64).tobytes() * possible_cpus())
         numbers = counts.percpu()
         assert numbers.shape == (5, possible_cpus(), 2)
         assert numbers.sum(axis=1).tolist() == [
-            [7 * possible_cpus() * x, 70 * possible_cpus() * x] for x in (0, 0, 1, 0, 0)
+            [7 * possible_cpus() * x, 70 * possible_cpus() * x] for x in (0, 0, 1, 1, 0)
         ]
-        counts.update_all_cpus(u32(2), bytes(16))
-        assert not counts.percpu().any()
+        counts.zero([1, 2])
+        assert counts.percpu().any(axis=(1, 2)).tolist() == [False, False, False, True, False]
 
 
 def test_percpu_of_a_plain_map_is_refused(table: Map) -> None:

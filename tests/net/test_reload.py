@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +14,9 @@ import pytest
 from tests import frames as f
 from tests.net.live import Live, live
 from xdpgw import _abi as abi
-from xdpgw import config, gateway
+from xdpgw import compile, config, gateway
 from xdpgw._abi import Reason, Verdict
-from xdpgw.errors import AbiMismatch, XdpgwError
+from xdpgw.errors import AbiMismatch, KernelError, XdpgwError
 from xdpgw.kernel import Map
 from xdpgw.testbed import TestBed
 
@@ -161,6 +163,32 @@ def test_reload_that_fails_leaves_the_policy_in_force(what: str, mode: str, bed:
         assert in_force is not None
         assert "odd_x" in in_force.rules_text
         assert sorted(x.name for x in gate.instance.path.iterdir() if "next" in x.name) == []
+
+
+def test_reload_without_room_says_what_is_too_big_and_leaves_the_policy_in_force(
+    mode: str, bed: TestBed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") > 1 << 37:
+        pytest.skip("the machine may have room for 256 GiB of lines")
+    (tmp_path / "feed").write_text("192.0.2.1\n")
+    large = (
+        'policy.rules = "bad drop from @bad"\n[sets]\nbad = [{ file = "feed", refresh = "5m" }]\n'
+        f'[ports.left]\nmode = "{mode}"\n'
+    )
+    with live(ODD.replace("MODE", mode), bed) as gate, bed.wire() as wire:
+        for name in ("SPARE_LEAST", "SPARE_MOST"):
+            monkeypatch.setattr(compile, name, 2**32 - 2**17)
+        with pytest.raises(KernelError) as caught:
+            gate.apply(config.loads(large, base=tmp_path))
+        assert caught.value.errno in (errno.ENOMEM, errno.E2BIG)
+        said = str(caught.value)
+        assert "no room for the policy: creating the map lines" in said
+        assert "MiB of lines, 0.0 MiB of rules (rules: 1, prefixes of bad: 1)" in said
+        assert re.search(r" 262,1\d\d\.\d MiB of lines", said)
+        before = gate.books()
+        wire.send(BURST)
+        gate.wait_for(before, len(BURST))
+        assert gate.books().rules == IN_FORCE
 
 
 def test_reload_that_fails_at_the_second_port_switches_the_first_back(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import random
+from pathlib import Path
 
 import pytest
 
 from tests.unit.lookups import look, rules_of
 from xdpgw import _abi as abi
 from xdpgw import config, rules
-from xdpgw._abi import Dim, Use
+from xdpgw._abi import Dim, Ref, Use
 from xdpgw._native import ffi
-from xdpgw.compile import Image, Names, Session, compile_rules, rate_words
-from xdpgw.errors import UnsupportedError
+from xdpgw.compile import SPARE_LEAST, Image, Names, Session, compile_rules, rate_words
+from xdpgw.errors import KernelError, UnsupportedError
 from xdpgw.rules import Rate
 
 
@@ -250,3 +252,38 @@ def test_compile_rule_holds_the_slot_of_its_target_and_its_else() -> None:
 def test_config_prunes_af_xdp_where_no_rule_has_it(text: str, wanted: int) -> None:
     found = image(text, TARGETS)
     assert ffi.from_buffer("struct xg_config *", found.config("left")).af_xdp == wanted
+
+
+@pytest.mark.parametrize(
+    ("rule", "refresh", "dims"),
+    [
+        ("bad drop from @bad", ', refresh = "5m"', {Dim.SRC4, Dim.SRC6}),
+        ("bad drop to not @bad", ', refresh = "5m"', {Dim.DST4, Dim.DST6}),
+        ("bad drop from @bad", "", set()),
+        ("bad drop from 192.0.2.1", ', refresh = "5m"', set()),
+    ],
+)
+def test_compile_gives_room_where_a_set_may_change(
+    tmp_path: Path, rule: str, refresh: str, dims: set[Dim]
+) -> None:
+    (tmp_path / "feed").write_text("192.0.2.1\n")
+    text = f'policy.rules = "{rule}"\n[sets]\nbad = [{{ file = "feed"{refresh} }}]\n'
+    found = compile_rules(rules.resolve(config.loads(text, base=tmp_path)))
+    root = found.tables.root
+    assert {dim for dim in Dim if root[dim] & Ref.KIND == Ref.DIRECT} == dims
+    lines = len(found.tables.lines)
+    assert found.spare_lines == (SPARE_LEAST + lines // 8 if dims else 0)
+    structs = len(found.rules) + len(found.limits)
+    assert found.memory_bytes == (lines + found.spare_lines) * 64 + structs
+
+
+def test_compile_without_memory_says_how_large_the_policy_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("xdpgw.tables.tables_of", none_left)
+    with pytest.raises(KernelError, match=r"\(rules: 1, prefixes of bad: 2\)") as caught:
+        image("bad drop from @bad", '[sets]\nbad = ["192.0.2.1", "192.0.2.7"]\nnone = []')
+    assert caught.value.errno == errno.ENOMEM
