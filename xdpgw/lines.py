@@ -7,16 +7,18 @@ all bits above it; the node takes their place, as one value of the stride before
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xdpgw import _abi as abi
 from xdpgw._abi import Ref
+from xdpgw.strides import Breaks, Groups, Steps, ends_of, groups_of, starts_of, steps_of, together
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from xdpgw.strides import Mask, Numbers, Values, Words
 
 __all__ = ["GROUP_LINES", "STRIDES", "TURNS_END", "Breaks", "Full", "Lines"]
 
@@ -38,86 +40,6 @@ _ROOT_STEPS = _LEAVES  # a root of more steps is direct, as each packet comes by
 _LAST = (1 << abi.STRIDE_BITS) - 1
 _TURNS2_STEPS = 2 * abi.TURNS_STEPS
 _DIRECT, _TURNS, _TURNS2 = 3, 4, 5  # kinds of nodes beside those by size
-
-Words: TypeAlias = "NDArray[np.uint64]"
-Values: TypeAlias = "NDArray[np.uint32]"
-Mask: TypeAlias = "NDArray[np.bool_]"
-Numbers: TypeAlias = "NDArray[np.int64]"
-
-
-class Breaks(NamedTuple):
-    """A step function: `values[n]` from (hi[n], lo[n]) on. The first begins at 0; they ascend.
-
-    Args:
-        hi: uint64, the upper half of an IPv6 address, else 0.
-        lo: uint64.
-        values: uint32, below 2^31.
-    """
-
-    hi: Words
-    lo: Words
-    values: Values
-
-    def at(self, which: Mask | Numbers) -> Breaks:
-        """Some of the breaks."""
-        return Breaks(self.hi[which], self.lo[which], self.values[which])
-
-
-@dataclass(slots=True)
-class _Steps:
-    """The nodes of one stride: steps in order, and to which node each belongs.
-
-    Args:
-        first: 0 to 65,535, the first number of a step.
-        value: value or node that it finds.
-        node: 0 .. nodes - 1, ascending.
-        place: of the step in its node.
-        count: steps of each node.
-    """
-
-    first: Numbers
-    value: Values
-    node: Numbers
-    place: Numbers
-    count: Numbers
-
-    @property
-    def last(self) -> Numbers:
-        """The last number of each step."""
-        ends = np.append(self.first[1:] - 1, _LAST)
-        ends[np.cumsum(self.count) - 1] = _LAST
-        return ends
-
-    @property
-    def turning(self) -> Mask:
-        """Nodes whose steps have two values in turn, none of which is a node."""
-        starts = _starts(self.count)
-        second = np.minimum(starts + 1, len(self.value) - 1)
-        wanted = np.where(
-            self.place & 1, self.value[second][self.node], self.value[starts][self.node]
-        )
-        odd = (self.value != wanted) | (self.value >= Ref.LEAF)
-        found: Mask = np.bincount(self.node[odd], minlength=len(self.count)) == 0
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Groups:
-    """Breaks that become a node each, in order.
-
-    Args:
-        first: the first break of each.
-        count: how many breaks it has.
-    """
-
-    first: Numbers
-    count: Numbers
-
-    @property
-    def members(self) -> Numbers:
-        """All of their breaks."""
-        out: Numbers = np.arange(int(self.count.sum()))
-        return out + np.repeat(self.first - _starts(self.count), self.count)
 
 
 class Full(Exception):
@@ -227,23 +149,23 @@ class Lines:
         shift = abi.STRIDE_BITS * ((min(strides, STRIDES // 2) - 1 - stride) % 4)
         digit = (half >> np.uint64(shift)) & np.uint64(_LAST)
         above = None if upper or strides < STRIDES else breaks.hi
-        nodes = _groups(np.flatnonzero(digit), half, shift, above)
+        nodes = groups_of(np.flatnonzero(digit), half, shift, above)
         if not len(nodes.first):
             if not direct:
                 return breaks
-            nodes = _Groups(np.zeros(1, np.int64), np.ones(1, np.int64))
-        steps = _steps(breaks, digit, nodes)
+            nodes = Groups(np.zeros(1, np.int64), np.ones(1, np.int64))
+        steps = steps_of(breaks, digit, nodes)
         refs = self._nodes(steps, stride, None if direct else paths, direct)
         if stride == 0:
             return Breaks(breaks.hi[:1], breaks.lo[:1], refs)
         at = breaks.at(nodes.first)._replace(values=refs)
         ends = steps.value[np.cumsum(steps.count) - 1]
         bits = shift + abi.STRIDE_BITS
-        at, behind, inside = _ends_of(at, ends, upper, bits, abi.STRIDE_BITS * strides)
-        return _together(breaks, nodes, at, behind, inside)
+        at, behind, inside = ends_of(at, ends, upper, bits, abi.STRIDE_BITS * strides)
+        return together(breaks, nodes, at, behind, inside)
 
     def _nodes(
-        self, steps: _Steps, stride: int, paths: _Paths | None, direct: bool | None
+        self, steps: Steps, stride: int, paths: _Paths | None, direct: bool | None
     ) -> Values:
         """Writes nodes; returns what finds them."""
         refs = np.zeros(len(steps.count), np.uint32)
@@ -312,7 +234,7 @@ class Lines:
         self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values
     ) -> NDArray[np.int64]:
         sizes = 1 + -(-count // abi.LEAF_STEPS)
-        at = self.reserve(int(sizes.sum())) + _starts(sizes)
+        at = self.reserve(int(sizes.sum())) + starts_of(sizes)
         leaf, slot = np.divmod(place, abi.LEAF_STEPS)
         self._blank(at, 0)
         every = np.arange(at[0], at[-1] + sizes[-1])
@@ -327,7 +249,7 @@ class Lines:
     ) -> NDArray[np.int64]:
         full, rest = np.divmod(count - 1, _LEAVES)
         sizes = 1 + full * GROUP_LINES + 1 + rest // abi.LEAF_STEPS + 1
-        at = self.reserve(int(sizes.sum())) + _starts(sizes)
+        at = self.reserve(int(sizes.sum())) + starts_of(sizes)
         group, inside = np.divmod(place, _LEAVES)
         leaf, slot = np.divmod(inside, abi.LEAF_STEPS)
         head = at[node] + 1 + group * GROUP_LINES
@@ -366,9 +288,9 @@ class _Paths:
         self.paths = np.zeros(0, self.dtype)
         self.at = np.zeros(0, np.int64)  # the line of each; ascending
 
-    def take(self, steps: _Steps, stride: int, refs: Values) -> Mask:
+    def take(self, steps: Steps, stride: int, refs: Values) -> Mask:
         """Makes paths of nodes that are such; returns which are left."""
-        starts = _starts(steps.count)
+        starts = starts_of(steps.count)
         wide = steps.last != steps.first
         value = steps.value
         two, three = steps.count == 2, steps.count == 3
@@ -412,98 +334,3 @@ class _Paths:
         """Writes the lines; before that, paths grow."""
         if len(self.at):
             self.lines.words[self.at] = self.paths.view(np.uint64).reshape(-1, abi.LINE_WORDS)
-
-
-def _starts(sizes: Numbers) -> Numbers:
-    """Where each begins, if they lie one behind the other."""
-    out: Numbers = np.cumsum(sizes) - sizes
-    return out
-
-
-def _groups(odd: Numbers, half: Words, shift: int, above: Words | None) -> _Groups:
-    """The breaks of each node: those that agree in what is above the stride.
-
-    Most often few breaks are in any, so only those are looked at.
-
-    Args:
-        odd: the breaks that are not at the first number of the stride, in order. Each node has
-            one, and may have one more break: before them, at the first number.
-        above: the upper half where `half` is the lower one.
-    """
-    bits = shift + abi.STRIDE_BITS
-
-    def alike(one: Numbers, other: Numbers) -> Mask:
-        out = np.ones(len(one), np.bool_)
-        if bits < 64:
-            out = (half[one] ^ half[other]) >> np.uint64(bits) == 0
-        return out if above is None else out & (above[one] == above[other])
-
-    fresh = np.append(True, ~alike(odd[1:], odd[:-1]))[: len(odd)]
-    first = odd[fresh]
-    ends = np.append(odd[:-1][fresh[1:]], odd[-1:]) + 1
-    first = first - alike(first - 1, first)  # the first break of all is at the first number
-    return _Groups(first, ends - first)
-
-
-def _steps(breaks: Breaks, digit: Words, nodes: _Groups) -> _Steps:
-    """The steps of nodes: their breaks, and first what goes on from before the node."""
-    mine = nodes.members
-    led = digit[nodes.first] != 0
-    count = nodes.count + led
-    out = np.zeros(int(count.sum()), np.int64)
-    starts = _starts(count)
-    node = np.repeat(np.arange(len(count)), count)
-    place = np.arange(len(out)) - starts[node]
-    own = np.ones(len(out), np.bool_)
-    own[starts[led]] = False
-    first, value = out, np.empty(len(out), np.uint32)
-    first[own], value[own] = digit[mine], breaks.values[mine]
-    value[~own] = breaks.values[nodes.first[led] - 1]
-    return _Steps(first, value, node, place, count)
-
-
-def _ends_of(
-    nodes: Breaks, ends: Values, upper: bool, bits: int, width: int
-) -> tuple[Breaks, Breaks, Mask]:
-    """(nodes at their first address, what goes on behind each, whether there is a behind).
-
-    Args:
-        ends: what the last step of each finds.
-        upper: the stride is in the upper half.
-        bits: of the half that are below a node.
-        width: of an address.
-    """
-    keep = np.uint64(2**64 - (1 << bits)) if bits < 64 else np.uint64(0)
-    unit = np.uint64(1 << bits) if bits < 64 else np.uint64(0)
-    if upper:
-        nodes = nodes._replace(hi=nodes.hi & keep, lo=np.zeros_like(nodes.lo))
-        hi, lo = nodes.hi + unit, nodes.lo
-        inside = hi > nodes.hi
-    else:
-        nodes = nodes._replace(lo=nodes.lo & keep)
-        lo = nodes.lo + unit
-        hi = nodes.hi + (lo == 0)
-        inside = (lo > 0) | (hi > nodes.hi)
-        if width < 64:
-            inside = lo < np.uint64(1 << width)
-    return nodes, Breaks(hi, lo, ends), inside
-
-
-def _together(
-    breaks: Breaks, groups: _Groups, nodes: Breaks, behind: Breaks, inside: Mask
-) -> Breaks:
-    """The breaks of the stride before: in the place of each group its node, and what goes on."""
-    at = groups.first - _starts(groups.count) + 2 * np.arange(len(groups.first))
-    size = len(breaks.hi) + 2 * len(at) - int(groups.count.sum())
-    others, kept = np.ones(size, np.bool_), np.ones(len(breaks.hi), np.bool_)
-    others[at] = others[at + 1] = kept[groups.members] = False
-    out = Breaks(np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(size, np.uint32))
-    parts: Any = zip(out, breaks, nodes, behind, strict=True)
-    for column, old, node, after in parts:
-        column[others], column[at], column[at + 1] = old[kept], node, after
-    # What goes on gives way to what begins at the same place.
-    following = np.minimum(at + 2, size - 1)
-    same = (out.hi[following] == behind.hi) & (out.lo[following] == behind.lo)
-    stay = np.ones(size, np.bool_)
-    stay[at + 1] = inside & ~(same & (at + 2 < size))
-    return out.at(stay)
