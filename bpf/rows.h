@@ -22,7 +22,7 @@
 #include "limit.h"
 #include "lookup.h"
 
-#define WORDS_AT_ONCE 8
+#define WORDS_AT_ONCE 4
 
 enum match_result {
 	MATCH_NONE = -1,
@@ -190,7 +190,10 @@ static __always_inline int summarize(__u32 at, __u64 some[XG_SUMMARIES])
 	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW && summarize(found->row[XG_DIM_##DIM], some)) \
 	return MATCH_ERROR
 
-/* Where on this CPU the rule of a combination of rows is, or would be. */
+/*
+ * Where on this CPU the rule of a combination of rows is, or would be. Nothing guards it: a CPU judges one
+ * packet after the other, as the kernel runs XDP programs with bottom halves off.
+ */
 #define MIX_IN(DIM) \
 	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW) \
 	hash = (hash ^ found->row[XG_DIM_##DIM]) * GOLDEN_RATIO
