@@ -1,10 +1,10 @@
 """Where each rule stands in a row: which 64 share a word, and in which order the words are.
 
 A packet looks at a word only where every dimension's row has a bit in it. So rules are put
-together that leave the same dimensions open, and among them those of neighbouring addresses: then
-most words are empty in most rows, and those that a dimension leaves open are full in all of its
-rows. In a word the rules are in their order, so that the lowest bit is the first of them, and words
-are in the order of their first rule.
+together that leave the same dimensions open and ask for like ports, and among them neighbouring
+addresses: then most words are empty in most rows, and those that a dimension leaves open are full
+in all of its rows. In a word the rules are in their order, so that the lowest bit is the first of
+them, and words are in the order of their first rule.
 
 Rules with the action limit do not decide by matching. They are in words of their own, behind the
 others and in their order, so that they are found apart from the first rule that decides.
