@@ -39,7 +39,7 @@ static __always_inline __u64 last_bits(__u32 bits)
 /* Multiply and shift, with the constants of splitmix64; xdpgw/block_table.py has the same, in numpy. */
 static __always_inline __u64 block_hash(const struct xg_block *key)
 {
-	__u64 hash = (key->high ^ key->bits) * 0x9e3779b97f4a7c15;
+	__u64 hash = (key->high ^ key->bits) * GOLDEN_RATIO;
 
 	hash ^= hash >> 32;
 	hash = (hash ^ key->low) * 0xbf58476d1ce4e5b9;
@@ -64,28 +64,20 @@ static __always_inline bool may_be_in(const struct xg_block *key)
 	return !line || line_bit(line, hash >> 42) & line_bit(line, hash >> 33) & 1;
 }
 
-static __always_inline bool is_allowed(const struct pkt *pkt)
+static __always_inline bool is_allowed(__u32 family, __u64 high, __u64 low)
 {
-	struct xg_allowed key = { .bits = 8 * 17, .family = pkt->family };
+	struct xg_allowed key = { .bits = 8 * 17, .family = family };
 
 	if (!cfg.allow)
 		return false;
-	if (pkt->family == 4) {
-		const struct iphdr *ip = ipv4_header(pkt);
-
-		if (!ip)
-			return false;
-		__builtin_memcpy(key.addr, &ip->saddr, sizeof(ip->saddr));
-	} else {
-		const struct ipv6hdr *ip6 = ipv6_header(pkt);
-
-		if (!ip6)
-			return false;
-		__builtin_memcpy(key.addr, &ip6->saddr, sizeof(ip6->saddr));
-	}
+	high = bpf_cpu_to_be64(high);
+	low = bpf_cpu_to_be64(low);
+	__builtin_memcpy(key.addr, &high, sizeof(high));
+	__builtin_memcpy(key.addr + sizeof(high), &low, sizeof(low));
 	return bpf_map_lookup_elem(&allowed, &key);
 }
 
+/* An address as two numbers; IPv4 in the upper half of the first. */
 static __always_inline int source_number(const struct pkt *pkt, __u64 *high, __u64 *low)
 {
 	if (pkt->family == 4) {
@@ -97,13 +89,11 @@ static __always_inline int source_number(const struct pkt *pkt, __u64 *high, __u
 		*low = 0;
 	} else {
 		const struct ipv6hdr *ip6 = ipv6_header(pkt);
-		const __be32 *addr;
 
 		if (!ip6)
 			return -1;
-		addr = ip6->saddr.in6_u.u6_addr32;
-		*high = (__u64)bpf_ntohl(addr[0]) << 32 | bpf_ntohl(addr[1]);
-		*low = (__u64)bpf_ntohl(addr[2]) << 32 | bpf_ntohl(addr[3]);
+		*high = half_of(&ip6->saddr, 0);
+		*low = half_of(&ip6->saddr, 2);
 	}
 	return 0;
 }
@@ -161,7 +151,7 @@ __noinline int is_blocked(struct xdp_md *ctx, __u64 head, __u64 more)
 		found = (used->v6[2] && any_block(high, low, used->v6[2], 128, 6)) ||
 			(used->v6[1] && any_block(high, low, used->v6[1], 64, 6)) ||
 			(used->v6[0] && any_block(high, low, used->v6[0], 0, 6));
-	return found && !is_allowed(&pkt) && !is_session(&pkt);
+	return found && !is_allowed(pkt.family, high, low) && !is_session(&pkt);
 }
 
 static __always_inline bool blocked(struct xdp_md *ctx, const struct pkt *pkt)

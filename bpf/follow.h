@@ -21,7 +21,7 @@ static __always_inline int fragment_key(const struct pkt *pkt, struct xg_fragmen
 	__builtin_memset(key, 0, sizeof(*key));
 	key->family = pkt->family;
 	if (pkt->family == 4) {
-		const struct iphdr *ip = bytes_at(pkt->data, pkt->data_end, pkt->l3, sizeof(*ip));
+		const struct iphdr *ip = ipv4_header(pkt);
 
 		if (!ip)
 			return -1;
@@ -30,8 +30,7 @@ static __always_inline int fragment_key(const struct pkt *pkt, struct xg_fragmen
 		key->id = ip->id;
 		key->proto = ip->protocol;
 	} else {
-		const struct ipv6hdr *ip6 =
-			bytes_at(pkt->data, pkt->data_end, pkt->l3, sizeof(*ip6));
+		const struct ipv6hdr *ip6 = ipv6_header(pkt);
 		const struct ext_header *ext =
 			bytes_at(pkt->data, pkt->data_end, pkt->fragment, sizeof(*ext));
 

@@ -8,10 +8,10 @@
  * the lines that memory has to bring: three for an IPv4 address.
  *
  * A node is made of cache lines and as small as its steps allow: a leaf, or a line of ends that names
- * the leaf, or two such lines in a row, or, where even that is full, one value per number. Steps that only say
- * "in the set" and "not in it", in turn, take one line or two. An end is
- * found by counting those that are lower, four to a word and without a branch, as branches would
- * make 32 paths of one lookup to the verifier, and misses to the CPU.
+ * the leaf, or two such lines in a row, or, where even that is full, one value per number. Steps that
+ * only say "in the set" and "not in it", in turn, take one line or two. An end is found by counting
+ * those that are lower, four to a word and without a branch, as branches would make 32 paths of one
+ * lookup to the verifier, and misses to the CPU.
  *
  * Invariant: what a node points to is inside the map. Where it is not, the lookup finds XG_BROKEN.
  */
@@ -53,35 +53,35 @@ static __always_inline __u64 not_below(__u64 four, __u64 twice_x)
 static __always_inline __u32 leaf_rank(const struct xg_leaf *leaf, __u32 x)
 {
 	const __u64 *ends = (const void *)leaf->end;
-	__u64 block = is_below(leaf->end[3], x) + is_below(leaf->end[7], x), not;
+	__u64 block = is_below(leaf->end[3], x) + is_below(leaf->end[7], x), rest;
 
 	opaque(block);
 	block &= 3;
 	if (block > 2) /* never: for the verifier */
 		return 0;
-	not = not_below(ends[block], x * TWICE);
-	return block * 4 + 4 - ((not>> 16 & 7) + (not>> 48));
+	rest = not_below(ends[block], x * TWICE);
+	return block * 4 + 4 - ((rest >> 16 & 7) + (rest >> 48));
 }
 
 /* How many of a line of ends are below x. */
 static __always_inline __u32 index_rank(const struct xg_index *index, __u32 x)
 {
 	const __u64 *ends = (const void *)index;
-	__u64 block, not;
+	__u64 block, rest;
 
 	block = is_below(index->end[7], x) + is_below(index->end[15], x) +
 		is_below(index->end[23], x);
 	opaque(block);
 	block &= 3;
-	not = not_below(ends[block * 2], x * TWICE) + not_below(ends[block * 2 + 1], x * TWICE);
-	return block * 8 + 8 - ((not>> 16 & 15) + (not>> 48));
+	rest = not_below(ends[block * 2], x * TWICE) + not_below(ends[block * 2 + 1], x * TWICE);
+	return block * 8 + 8 - ((rest >> 16 & 15) + (rest >> 48));
 }
 
 /* Of steps that take turns it matters only how many ends are below x modulo 2. */
 static __always_inline __u32 in_turn(const struct xg_turns *turns, __u32 x)
 {
 	const __u64 *ends = (const void *)turns->end;
-	__u64 block = 0, not;
+	__u64 block = 0, rest;
 
 	for (int i = 3; i < XG_TURNS_STEPS - 4; i += 4)
 		block += is_below(turns->end[i], x);
@@ -89,10 +89,10 @@ static __always_inline __u32 in_turn(const struct xg_turns *turns, __u32 x)
 	block &= 7;
 	if (block > 6) /* never: for the verifier */
 		return XG_BROKEN;
-	not = not_below(ends[block], x * TWICE);
-	not = (not>> 16) + (not>> 48);
-	opaque(not);
-	return turns->value[not&1];
+	rest = not_below(ends[block], x * TWICE);
+	rest = (rest >> 16) + (rest >> 48);
+	opaque(rest);
+	return turns->value[rest & 1];
 }
 
 static __always_inline __u32 direct(__u32 at, __u32 x)

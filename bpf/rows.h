@@ -79,7 +79,7 @@ static __always_inline __u32 summary_of(const struct found *found)
 	return *(const volatile __u8 *)&found->summary & 3;
 }
 
-/* One word of the row at a line, of which `bit` of the summary says that it is not empty. */
+/* One word of the row at a line, of which `bit` of the summary says that it is not empty; 0 if there is no line. */
 static __always_inline __u64 row_word(const struct found *found, __u32 at, __u64 bit)
 {
 	const struct xg_row *row = line_at(at);
