@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from xdpgw.errors import UnsupportedError
-from xdpgw.lines import Breaks
+from xdpgw.strides import Breaks, starts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,7 +152,7 @@ class Classes:
         rows[-1] = open_row
         borders = np.cumsum([len(table.tokens) for table in found])[:-1]
         tables = [
-            _breaks(table, numbers)
+            Breaks(table.hi, table.lo, numbers.astype(np.uint32)).joined()
             for table, numbers in zip(found, np.split(number, borders), strict=True)
         ]
         return cls(rows, tables, len(first), tokens[first], token_of)
@@ -216,7 +216,7 @@ class _Masks:
         inside = rows < count
         tests, rows = tests[inside], rows[inside]
         sizes = self.begin[tests + 1] - self.begin[tests]
-        place = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        place = np.arange(int(sizes.sum())) - np.repeat(starts_of(sizes), sizes)
         at = np.repeat(self.begin[tests], sizes) + place
         np.bitwise_xor.at(out, (np.repeat(rows, sizes), self.word[at]), self.bits[at])
         return out
@@ -232,8 +232,3 @@ def _unique(tokens: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return first[order], rank[number.reshape(-1)]
-
-
-def _breaks(table: _Table, number: NDArray[np.int64]) -> Breaks:
-    other = np.append(True, number[1:] != number[:-1])
-    return Breaks(table.hi[other], table.lo[other], number[other].astype(np.uint32))

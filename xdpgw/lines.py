@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from xdpgw.strides import Mask, Numbers, Values, Words
 
-__all__ = ["GROUP_LINES", "STRIDES", "TURNS_END", "Breaks", "Full", "Lines"]
+__all__ = ["GROUP_LINES", "STRIDES", "TURNS_END", "Full", "Lines"]
 
 LINE_BYTES = abi.LINE_WORDS * 8
 STRIDES = 8

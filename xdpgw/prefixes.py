@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
     Rows: TypeAlias = tuple[NDArray[np.unsignedinteger], ...]
 
-__all__ = ["EMPTY", "SMALL", "Columns", "Prefixes"]
+__all__ = ["EMPTY", "SMALL", "WIDTHS", "Columns", "Prefixes"]
+
+WIDTHS = {4: 32, 6: 128}
+"""Bits of an address, by family."""
 
 SMALL = 64
 """Up to so many prefixes are cheaper as tuples than as five arrays."""
 
 _KINDS = (np.uint32, np.uint8, np.uint64, np.uint64, np.uint8)
-_WIDTHS = {4: 32, 6: 128}
 _CHUNK = 1 << 14  # rows that are compared at once: they stay in the processor's cache
 _LOW_HALF = (1 << 64) - 1
 
@@ -181,7 +183,7 @@ class Prefixes:
 
     def covers(self, family: int, address: int, bits: int) -> bool:
         """Whether one prefix of the set holds all of this one."""
-        width = _WIDTHS[family]
+        width = WIDTHS[family]
         while True:
             before = self._last(family, address, bits)
             if before is None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from xdpgw.accepts import Interval, both, inverted, merged
 from xdpgw.lines import STRIDES, Full, Lines
+from xdpgw.prefixes import WIDTHS
 from xdpgw.table_edits import Edit, Flip, Nodes
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ MOST = 1000
 """So many prefixes are changed one by one; building anew is quicker for more."""
 
 _NEAR = 4096  # prefixes of the set inside one that changes
-_WIDTHS = {4: 32, 6: 128}
 _STRIDES = {4: 2, 6: STRIDES}
 
 
@@ -144,10 +144,10 @@ def _numbers_of(tokens: NDArray[np.uint64]) -> list[int]:
 
 def _changed(old: Prefixes, new: Prefixes, prefixes: Iterable[Prefix]) -> dict[int, list[Interval]]:
     """By family the ranges of addresses that one of two sets holds: within these prefixes."""
-    done = dict.fromkeys(_WIDTHS, -1)
-    found: dict[int, list[Interval]] = {family: [] for family in _WIDTHS}
+    done = dict.fromkeys(WIDTHS, -1)
+    found: dict[int, list[Interval]] = {family: [] for family in WIDTHS}
     for family, address, bits in sorted(prefixes):
-        last = address | (1 << _WIDTHS[family] - bits) - 1
+        last = address | (1 << WIDTHS[family] - bits) - 1
         if last <= done[family]:
             continue  # inside the one before
         done[family] = last
@@ -160,7 +160,7 @@ def _changed(old: Prefixes, new: Prefixes, prefixes: Iterable[Prefix]) -> dict[i
 
 def _held(prefixes: Prefixes, family: int, address: int, last: int, bits: int) -> list[Interval]:
     """The addresses from `address` to `last`, which are a prefix, that a set holds."""
-    width = _WIDTHS[family]
+    width = WIDTHS[family]
     if prefixes.covers(family, address, bits):
         return [(address, last)]
     inside = prefixes.within(family, address, last)

@@ -53,6 +53,10 @@ class Breaks(NamedTuple):
         """Some of the breaks."""
         return Breaks(self.hi[which], self.lo[which], self.values[which])
 
+    def joined(self) -> Breaks:
+        """The same function, without breaks that begin what goes on anyway."""
+        return self.at(np.append(True, self.values[1:] != self.values[:-1]))
+
 
 @dataclass(slots=True)
 class Steps:

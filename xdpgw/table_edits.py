@@ -14,7 +14,8 @@ import numpy as np
 from xdpgw import _abi as abi
 from xdpgw._abi import Ref
 from xdpgw.accepts import Interval
-from xdpgw.lines import GROUP_LINES, TURNS_END, Breaks, Lines
+from xdpgw.lines import GROUP_LINES, TURNS_END, Lines
+from xdpgw.strides import Breaks, starts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,7 +117,7 @@ class Nodes:
         at = np.array([ref & Ref.LINE])
         for group in (GROUP_LINES, 1)[_DEPTHS[ref & Ref.KIND] :]:
             counts = (self._ends[at] < _LAST).sum(axis=1) + 1
-            inside = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+            inside = np.arange(int(counts.sum())) - np.repeat(starts_of(counts), counts)
             at = np.repeat(at, counts) + 1 + inside * group
         return at
 
@@ -264,9 +265,8 @@ def _add(parts: list[Part], x: int, inside: Interval) -> None:
 
 def _breaks(starts: dict[int, int]) -> Breaks:
     order = sorted(starts)
-    kept = [at for n, at in enumerate(order) if not n or starts[at] != starts[order[n - 1]]]
     return Breaks(
-        np.array([at >> 64 for at in kept], np.uint64),
-        np.array([at & (1 << 64) - 1 for at in kept], np.uint64),
-        np.array([starts[at] for at in kept], np.uint32),
-    )
+        np.array([at >> 64 for at in order], np.uint64),
+        np.array([at & (1 << 64) - 1 for at in order], np.uint64),
+        np.array([starts[at] for at in order], np.uint32),
+    ).joined()

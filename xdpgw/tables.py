@@ -21,9 +21,10 @@ from xdpgw import rules as r
 from xdpgw._abi import Dim, Use
 from xdpgw.accepts import PAINTED, Interval, both, inverted, merged
 from xdpgw.classes import Classes, Matrix, Tests, Toggles
-from xdpgw.lines import STRIDES, Breaks, Lines
+from xdpgw.lines import STRIDES, Lines
 from xdpgw.placement import Placement, place
-from xdpgw.prefixes import SMALL, Prefixes
+from xdpgw.prefixes import SMALL, WIDTHS, Prefixes
+from xdpgw.strides import Breaks, starts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,6 @@ __all__ = ["Tables", "tables_of"]
 
 ALL = np.uint64(2**64 - 1)
 _DIRECT = 4096  # tables up to this size have one value per number
-_WIDTHS = {4: 32, 6: 128}
 
 Sets: TypeAlias = tuple[tuple[Prefixes, bool], ...]
 """Addresses of which each set holds the value, or with True does not."""
@@ -66,8 +66,8 @@ class Tables:
     @property
     def known(self) -> bool:
         """Whether the program keeps what combinations of rows find."""
-        first = {x for x in Dim if x not in (Dim.ICMP6, Dim.SRC6, Dim.DST6)}
-        rows = bool(self.meta) + sum(self.use[dim] == Use.ROW for dim in first)
+        first = self.use[: Dim.DST4 + 1]  # behind them, second tables of these
+        rows = bool(self.meta) + first.count(Use.ROW)
         return not self.placement.narrow and 1 < rows <= abi.KNOWN_ROWS
 
 
@@ -145,15 +145,11 @@ class _Axis:
 
     def compact(self) -> _Axis:
         """Classes of the same row are one."""
-        seen: dict[bytes, int] = {}
-        new = np.array([seen.setdefault(_digest(row), len(seen)) for row in self.rows], np.uint32)
-        rows = np.empty((len(seen), self.rows.shape[1]), np.uint64)
-        rows[new] = self.rows
-        tables = []
-        for dim, breaks in self.tables:
-            values = new[breaks.values]
-            other = np.append(True, values[1:] != values[:-1])
-            tables.append((dim, breaks._replace(values=values).at(other)))
+        rows, new = _unique(self.rows)
+        tables = [
+            (dim, breaks._replace(values=new[breaks.values]).joined())
+            for dim, breaks in self.tables
+        ]
         named = {key: int(new[at]) for key, at in self.named.items()}
         live = self.live and replace(self.live, values=new[self.live.values])
         none, miss = int(new[self.none]), int(new[self.miss])
@@ -226,8 +222,7 @@ class _Builder:
         if self.on.tests:
             yield self._on(ports)
         for dim, asked in sorted(self.painted.items()):
-            if dim != Dim.ICMP6:
-                yield self._paint(dim, asked)
+            yield self._paint(dim, asked)
         for side, dim in (("src", Dim.MAC_SRC), ("dst", Dim.MAC_DST)):
             if side in self.macs:
                 yield self._hash(dim, self.macs[side])
@@ -284,7 +279,7 @@ class _Builder:
         return axis
 
     def _nest(self, dims: Sequence[Dim], asked: _Asked[Sets]) -> _Axis:
-        toggles = {family: Toggles(width) for family, width in _WIDTHS.items()}
+        toggles = {family: Toggles(width) for family, width in WIDTHS.items()}
         negated = []
         for test, sets in enumerate(asked.tests):
             if len(sets) > 1:
@@ -306,7 +301,7 @@ class _Builder:
             self._open_row(asked),
         )
         live = LiveTests(
-            dict(zip(_WIDTHS, dims, strict=True)),
+            dict(zip(WIDTHS, dims, strict=True)),
             list(asked.tests),
             found.token_of,
             found.tokens,
@@ -322,7 +317,7 @@ def _small(prefixes: Prefixes) -> Iterator[tuple[int, int, int]]:
     """(family, first, last) of the addresses of a small set."""
     ranges: dict[int, list[Interval]] = {}
     for family, address, bits in prefixes:
-        last = address | (1 << _WIDTHS[family] - bits) - 1
+        last = address | (1 << WIDTHS[family] - bits) - 1
         ranges.setdefault(family, []).append((address, last))
     for family, found in ranges.items():
         for first, last in found if len(found) == 1 else merged(found):
@@ -331,7 +326,7 @@ def _small(prefixes: Prefixes) -> Iterator[tuple[int, int, int]]:
 
 def _all_of(sets: Sets, family: int) -> list[Interval]:
     """The addresses that several sets of one rule leave."""
-    top = (1 << _WIDTHS[family]) - 1
+    top = (1 << WIDTHS[family]) - 1
     parts = (
         inverted(prefixes.merged_ranges(family), top)
         if negate
@@ -341,9 +336,17 @@ def _all_of(sets: Sets, family: int) -> list[Interval]:
     return reduce(both, parts)
 
 
-def _digest(row: Matrix) -> bytes:
-    """What tells a row from others, in the place of rows that may be a kilobyte each."""
-    return blake2b(row.tobytes(), digest_size=16).digest()
+def _unique(rows: Matrix) -> tuple[Matrix, NDArray[np.uint32]]:
+    """(each row once, as they come first; the number of each row among those)."""
+    seen: dict[bytes, int] = {}  # by digests, as a row may be a kilobyte
+
+    def number(row: Matrix) -> int:
+        return seen.setdefault(blake2b(row.tobytes(), digest_size=16).digest(), len(seen))
+
+    numbers = np.array([number(row) for row in rows], np.uint32)
+    unique = np.empty((len(seen), rows.shape[1]), np.uint64)
+    unique[numbers] = rows
+    return unique, numbers
 
 
 def _write(out: Tables, lines: Lines, axis: _Axis, use: Use, values: NDArray[np.uint32]) -> None:
@@ -389,10 +392,7 @@ def _write_rows(out: Tables, lines: Lines, axes: Sequence[_Axis]) -> None:
             values = np.arange(len(axis.rows), dtype=np.uint32) * np.uint32(len(together))
             _write(out, lines, axis, Use.META, values)
             together = (axis.rows[:, None, :] & together[None, :, :]).reshape(-1, together.shape[1])
-        seen: dict[bytes, int] = {}
-        number = np.array([seen.setdefault(_digest(row), len(seen)) for row in together])
-        unique = np.empty((len(seen), together.shape[1]), np.uint64)
-        unique[number] = together
+        unique, number = _unique(together)
         out.meta = lines.values(_rows(lines, unique)[number])
     for axis in axes:
         if not any(axis is x for x in folded):
@@ -406,12 +406,12 @@ def _rows(lines: Lines, rows: Matrix) -> NDArray[np.uint32]:
     count = standing.sum(axis=1)
     behind = np.maximum(count - (abi.LINE_WORDS - abi.ROW_HEAD), 0)
     sizes = 1 + -(-behind // abi.LINE_WORDS)
-    at = lines.reserve(int(sizes.sum())) + np.cumsum(sizes) - sizes
+    at = lines.reserve(int(sizes.sum())) + starts_of(sizes)
     words = lines.words
     words[at, : abi.SUMMARIES] = _summary(some)
     words[at, abi.SUMMARIES : abi.ROW_HEAD] = _summary(full)
     row, word = np.nonzero(standing)
-    place = abi.ROW_HEAD + np.arange(len(row)) - (np.cumsum(count) - count)[row]
+    place = abi.ROW_HEAD + np.arange(len(row)) - starts_of(count)[row]
     words[at[row] + place // abi.LINE_WORDS, place % abi.LINE_WORDS] = rows[row, word]
     heads: NDArray[np.uint32] = at.astype(np.uint32)
     return heads

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.unit.lookups import look
 from xdpgw import _abi as abi
 from xdpgw._abi import Ref
-from xdpgw.lines import STRIDES, Breaks, Lines
+from xdpgw.lines import STRIDES, Lines
+from xdpgw.strides import Breaks
 
 
 def breaks(steps: dict[int, int]) -> Breaks:
