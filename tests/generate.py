@@ -161,8 +161,8 @@ def policies(draw: st.DrawFn, limits: bool = False, allows: bool = False) -> str
 
 
 def blocks() -> st.SearchStrategy[list[str]]:
-    """Sources to block, which may nest."""
-    return st.lists(st.sampled_from(BLOCKS), max_size=6, unique=True)
+    """Sources to block, which may nest; so many that some packet of a few dozen comes from one."""
+    return st.lists(st.sampled_from(BLOCKS), min_size=2, max_size=6, unique=True)
 
 
 def packets(rng: random.Random, count: int) -> list[bytes]:
