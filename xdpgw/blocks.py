@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdpgw import _abi as abi
+from xdpgw.accepts import merged
 from xdpgw.block_journal import Blocked, Journal, Unblocked
 from xdpgw.block_table import BlockTable
 from xdpgw.errors import XdpgwError
@@ -219,10 +220,10 @@ def allowed_part(
     sources: Iterable[Prefix], allow: Sequence[Prefix]
 ) -> Iterator[tuple[Prefix, bool]]:
     """Sources of which `allow` has a part, and whether it has the whole."""
-    merged = {4: _merged(allow, 4), 6: _merged(allow, 6)}
+    allowed = {family: merged(_span(x) for x in allow if x[0] == family) for family in (4, 6)}
     for source in sources:
         first, last = _span(source)
-        spans = merged[source[0]]
+        spans = allowed[source[0]]
         at = bisect_right(spans, (last, 1 << 128)) - 1
         if at >= 0 and spans[at][1] >= first:
             yield source, spans[at][0] <= first and last <= spans[at][1]
@@ -231,17 +232,6 @@ def allowed_part(
 def _span(source: Prefix) -> tuple[int, int]:
     family, address, bits = source
     return address, address | (1 << (32 if family == 4 else 128) - bits) - 1
-
-
-def _merged(prefixes: Iterable[Prefix], family: int) -> list[tuple[int, int]]:
-    """First and last addresses, in order, of which no two touch."""
-    out: list[tuple[int, int]] = []
-    for first, last in sorted(_span(x) for x in prefixes if x[0] == family):
-        if out and first <= out[-1][1] + 1:
-            out[-1] = out[-1][0], max(out[-1][1], last)
-        else:
-            out.append((first, last))
-    return out
 
 
 @contextmanager
