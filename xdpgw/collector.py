@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from collections.abc import Callable, Sequence
 
@@ -98,12 +99,10 @@ class Collector:
 
 def _require_peer(made: socket.socket) -> None:
     """Refuse a stream that the far end has closed: it would take the next message, and lose it."""
-    while True:
-        try:
-            heard = made.recv(4096, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        if not heard:
+    readable = select.poll()
+    readable.register(made, select.POLLIN)
+    while readable.poll(0):
+        if not made.recv(4096):
             raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
 
 
