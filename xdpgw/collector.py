@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from xdpgw.sinks import SinkError
 
-__all__ = ["PATIENCE_S", "Collector", "host_and_port", "unix_datagrams"]
+__all__ = ["PATIENCE_S", "Collector", "host_and_port", "udp_datagrams", "unix_datagrams"]
 
 PATIENCE_S = 2.0
 """How long a collector that takes nothing is waited for before the sink says so."""
@@ -111,6 +111,18 @@ def unix_datagrams(path: str) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         made.connect(path)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def udp_datagrams(host: str, port: int) -> socket.socket:
+    """A UDP socket to a port of a host."""
+    family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    made = socket.socket(family, kind, number)
+    try:
+        made.connect(address)
     except BaseException:
         made.close()
         raise

@@ -116,7 +116,8 @@ class SinkSettings:
     @property
     def place(self) -> tuple[object, ...]:
         """What only one sink can write to."""
-        return self.kind, self.path, self.options.get("to")
+        where = self.path or self.options.get("to")
+        return (where,) if self.path else (self.kind, where)
 
 
 _EVENT_RATE = Rate(100_000, "/s")

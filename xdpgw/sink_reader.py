@@ -57,7 +57,7 @@ class SinkTables(Tables):
             return None
         spec = sinks.spec(kind)
         if isinstance(item, str) and spec.needed:
-            self.say(place, f'the sink "{kind}" needs more', f"write {spec.example}")
+            self.say(place, f"the sink {kind} has no {spec.main}", f"write {spec.example}")
             return None
         read = self._sink_options(at, kind, value, spec)
         return None if read is None else SinkSettings(kind, *read)
@@ -77,8 +77,8 @@ class SinkTables(Tables):
         else:
             self.check_keys(path, value, tuple(spec.options))
             at = {name: (*path, name) for name in value}
-        if spec.needed and not isinstance(value.get(spec.main or ""), str):
-            self.say_type(path, value, spec.example)
+        if spec.needed and spec.main not in value:
+            self.say_value(path, f"the sink {kind} has no {spec.main}", f"write {spec.example}")
             return None
         read = {
             name: self._option(at[name], name, word, spec.options[name])

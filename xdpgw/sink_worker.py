@@ -153,7 +153,7 @@ class SinkWorker:
             if self._end_at is None:
                 now = time.monotonic()
                 self._end_at = now + grace_s
-                self._give_up_at = now + min(grace_s, _LAST_CHANCE_S)
+                self._give_up_at = now + min(grace_s / 2, _LAST_CHANCE_S)
                 self._changed.notify()
 
     def join(self) -> None:
@@ -218,7 +218,7 @@ class SinkWorker:
             if left < len(batch):
                 wait_s = _FIRST_WAIT_S
             if not self._pause(wait_s):
-                self._book(lost=left)
+                self._give_up()
                 return
             batch = batch.last(left)
             wait_s = min(2 * wait_s, self._retry_s)
@@ -256,6 +256,14 @@ class SinkWorker:
                 self._written += written
                 self._lost += lost
 
+    def _give_up(self) -> None:
+        """Lose what is left of the batch, and what waits."""
+        with self._changed:
+            self._held += self._waiting
+            self._waiting = 0
+            self._queue.clear()
+            self._book(lost=self._held)
+
     def _pause(self, seconds: float) -> bool:
         """Wait before another attempt; False if there is to be none."""
         until = time.monotonic() + seconds
@@ -263,7 +271,7 @@ class SinkWorker:
             self._changed.wait_for(lambda: self._end_at is not None, seconds)
             if self._end_at is None:
                 return True
-            end = min(until, time.monotonic() + _FIRST_WAIT_S)
+            end = min(until, time.monotonic() + _FIRST_WAIT_S, self._give_up_at)
             while (now := time.monotonic()) < end:
                 self._changed.wait(end - now)
             return end < self._give_up_at

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xdpgw.collector import PATIENCE_S, Collector, host_and_port, unix_datagrams
+from xdpgw.collector import PATIENCE_S, Collector, host_and_port, udp_datagrams, unix_datagrams
 from xdpgw.event_text import descriptions, members
 from xdpgw.literals import Wrong
 from xdpgw.sink_options import Choice, Spec, Text
@@ -47,7 +47,7 @@ def _way(to: str) -> tuple[Callable[[], socket.socket], bool]:
         return partial(unix_datagrams, to), False
     kind, _, place = to.partition(":")
     if kind == "udp":
-        return partial(_udp, *host_and_port(place)), False
+        return partial(udp_datagrams, *host_and_port(place)), False
     if kind == "tcp":
         return partial(_tcp, *host_and_port(place)), True
     raise Wrong(
@@ -104,17 +104,6 @@ def _quoted(value: str | int) -> str:
     for mark in ("\\", '"', "]"):
         text = text.replace(mark, "\\" + mark)
     return text
-
-
-def _udp(host: str, port: int) -> socket.socket:
-    family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    made = socket.socket(family, kind, number)
-    try:
-        made.connect(address)
-    except BaseException:
-        made.close()
-        raise
-    return made
 
 
 def _tcp(host: str, port: int) -> socket.socket:
