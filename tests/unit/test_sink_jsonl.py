@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from xdpgw import rotation, sinks
+from tests.net.process import until
+from xdpgw import compression, rotation, sinks
 from xdpgw.config import SinkSettings
 from xdpgw.errors import XdpgwError
 from xdpgw.rotation import Limits
 from xdpgw.sinks import SinkError
 from xdpgw.sinks.jsonl import JsonlSink
 
-from .batches import numbered
+from .batches import batch, numbered
 
 
 def sources(path: Path) -> list[str]:
@@ -172,3 +175,220 @@ def test_jsonl_takes_its_options(tmp_path: Path) -> None:
     sink.write(numbered(1, 2, 3))
     sink.close()
     assert sorted(x.name for x in tmp_path.iterdir()) == ["events", "events.1"]
+
+
+# Age
+
+
+SECOND_NS = 1_000_000_000
+DATED_NS = 1_700_000_000 * SECOND_NS  # the second of the events of `batches`
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The wall clock, to be set: its one element is the time in ns."""
+    now = [DATED_NS]
+    monkeypatch.setattr(rotation.time, "time_ns", lambda: now[0])
+    return now
+
+
+def test_jsonl_rotates_a_file_that_is_old(tmp_path: Path, clock: list[int]) -> None:
+    path = tmp_path / "events"
+    sink = JsonlSink(path, Limits(max_age_ns=60 * SECOND_NS))
+    sink.write(numbered(1))
+    clock[0] += 59 * SECOND_NS
+    sink.write(numbered(2))
+    clock[0] += SECOND_NS
+    sink.write(numbered(3))
+    sink.close()
+    assert (sources(tmp_path / "events.1"), sources(path)) == (["1", "2"], ["3"])
+
+
+def test_jsonl_rotates_an_old_file_without_an_event_but_never_an_empty_one(
+    tmp_path: Path, clock: list[int]
+) -> None:
+    path = tmp_path / "events"
+    sink = JsonlSink(path, Limits(max_age_ns=60 * SECOND_NS))
+    sink.write(numbered(1))
+    for _ in range(3):
+        clock[0] += 60 * SECOND_NS
+        sink.flush()
+    sink.close()
+    assert path.read_bytes() == b""
+    assert sources(tmp_path / "events.1") == ["1"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_jsonl_knows_the_age_of_a_file_from_an_earlier_process(
+    tmp_path: Path, clock: list[int]
+) -> None:
+    path = tmp_path / "events"
+    first = JsonlSink(path)
+    first.write(numbered(1))
+    first.close()
+    clock[0] += 60 * SECOND_NS
+    second = JsonlSink(path, Limits(max_age_ns=60 * SECOND_NS))
+    second.write(numbered(2))
+    second.close()
+    assert (sources(tmp_path / "events.1"), sources(path)) == (["1"], ["2"])
+
+
+def test_jsonl_does_not_rotate_for_a_clock_that_was_set_back(
+    tmp_path: Path, clock: list[int]
+) -> None:
+    path = tmp_path / "events"
+    sink = JsonlSink(path, Limits(max_age_ns=60 * SECOND_NS))
+    for number, step in enumerate((0, -86400, 59), 1):
+        clock[0] += step * SECOND_NS
+        sink.write(numbered(number))
+    assert sources(path) == ["1", "2", "3"]
+    clock[0] += SECOND_NS
+    sink.write(numbered(4))
+    sink.close()
+    assert sources(path) == ["4"]
+
+
+def test_jsonl_that_cannot_rotate_when_idle_says_so(
+    tmp_path: Path, clock: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events"
+    sink = JsonlSink(path, Limits(max_age_ns=SECOND_NS))
+    sink.write(numbered(1))
+    clock[0] += 60 * SECOND_NS
+
+    def no_more(old: object, new: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch, pytest.raises(SinkError, match="cannot rotate") as error:
+        patch.setattr(rotation.os, "replace", no_more)
+        sink.flush()
+    assert (error.value.lost, error.value.left) == (0, 0)
+    sink.flush()
+    sink.close()
+    assert sources(tmp_path / "events.1") == ["1"]
+
+
+# gzip
+
+
+def unpacked(path: Path) -> list[str]:
+    return [json.loads(x)["src"].split(".")[-1] for x in gzip.open(path).read().splitlines()]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(x.name for x in folder.iterdir())
+
+
+def test_jsonl_compresses_old_files_and_keeps_so_many(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    sink = JsonlSink(path, Limits(max_bytes=LINE_BYTES, keep=3), gzip=True)
+    for number in range(1, 9):
+        sink.write(numbered(number))
+        if number > 1:
+            until((tmp_path / "events.1.gz").exists, "a compressed file")
+            until(lambda: not (tmp_path / "events.1").exists(), "the plain one gone")
+    sink.close()
+    assert names(tmp_path) == ["events", "events.1.gz", "events.2.gz", "events.3.gz"]
+    assert sources(path) == ["8"]
+    assert [unpacked(tmp_path / f"events.{n}.gz") for n in (1, 2, 3)] == [["7"], ["6"], ["5"]]
+    assert stat.S_IMODE((tmp_path / "events.1.gz").stat().st_mode) == 0o640
+
+
+def test_jsonl_loses_no_line_while_files_rotate_and_are_compressed_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    sink = JsonlSink(path, Limits(max_bytes=20 * LINE_BYTES, keep=1000), gzip=True)
+    for number in range(2000):
+        sink.write(batch(*[{"src": f"10.0.{number >> 8}.{number & 255}"}] * 3))
+    sink.close()
+    found = []
+    for file in sorted(tmp_path.iterdir(), key=age, reverse=True):
+        data = gzip.open(file).read() if file.suffix == ".gz" else file.read_bytes()
+        found += [json.loads(line)["src"] for line in data.splitlines()]
+    assert found == [f"10.0.{n >> 8}.{n & 255}" for n in range(2000) for _ in range(3)]
+
+
+def age(path: Path) -> int:
+    number = path.name.removeprefix("events").removesuffix(".gz").removeprefix(".")
+    return int(number or 0)
+
+
+def test_jsonl_takes_up_what_a_killed_process_left(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    line = numbered(1).json_lines()
+    (tmp_path / "events.2").write_bytes(line)  # compressed already, but for the plain one
+    (tmp_path / "events.2.gz").write_bytes(gzip.compress(line))
+    (tmp_path / "events.3").write_bytes(line)  # not yet
+    (tmp_path / ".events.gz.new").write_bytes(b"half")
+    (tmp_path / ".events.new").write_bytes(b"half")
+    sink = JsonlSink(path, Limits(keep=5), gzip=True)
+    wanted = ["events", "events.2.gz", "events.3.gz"]
+    until(lambda: [x for x in names(tmp_path) if x != ".events.new"] == wanted, "two files")
+    sink.close()
+    assert unpacked(tmp_path / "events.2.gz") == unpacked(tmp_path / "events.3.gz") == ["1"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tests.unit.batches import numbered
+from xdpgw.rotation import Limits
+from xdpgw.sinks.jsonl import JsonlSink
+
+sink = JsonlSink(Path(sys.argv[1]), Limits(max_bytes=50_000, keep=1000), gzip=True)
+for number in range(1 << 30):
+    sink.write(numbered(*[number % 250] * 10))
+    os.write(1, b"%d\\n" % number)
+"""
+
+
+def test_jsonl_killed_at_any_moment_leaves_every_line_once(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    told = 0
+    for kill_after in (1, 40, 47, 55, 90):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        for _ in range(kill_after):
+            process.stdout.readline()
+        process.kill()
+        told += kill_after + process.stdout.read().count(b"\n")
+        process.wait()
+        process.stdout.close()
+    JsonlSink(path, Limits(keep=1000), gzip=True).close()
+    count = 0
+    for file in tmp_path.iterdir():
+        data = gzip.open(file).read() if file.suffix == ".gz" else file.read_bytes()
+        assert file.name.startswith("events")
+        assert all(json.loads(line)["src"] for line in data.splitlines())
+        count += data.count(b"\n")
+    assert 10 * told <= count <= 10 * (told + 5)  # of what was under way nothing was told
+
+
+def test_jsonl_that_cannot_compress_says_so_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression, "AGAIN_S", 0.01)
+
+    def no_more(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def said() -> str | None:
+        try:
+            sink.flush()
+        except SinkError as error:
+            return str(error)
+        return None
+
+    path = tmp_path / "events"
+    with monkeypatch.context() as patch:
+        patch.setattr(compression.os, "fsync", no_more)
+        sink = JsonlSink(path, Limits(max_bytes=LINE_BYTES), gzip=True)
+        sink.write(numbered(1, 2))
+        until(said, "a complaint")
+        assert said() == f"cannot compress {path}: No space left on device"
+        assert sources(tmp_path / "events.1") == ["1"]
+    until((tmp_path / "events.1.gz").exists, "another attempt")
+    until(lambda: said() is None, "no complaint")
+    sink.close()
+    assert names(tmp_path) == ["events", "events.1.gz"]
