@@ -215,5 +215,5 @@ def test_binary_without_a_file_is_refused() -> None:
 
 
 def test_binary_of_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(XdpgwError, match="cannot read .*: No such file"):
+    with pytest.raises(XdpgwError, match="no: No such file"):
         binary.read(tmp_path / "no")

@@ -2,15 +2,19 @@
 
     <134>1 2026-03-01T10:04:12.123456Z gw xdpgw 812 event [xdpgw@32473 port="eth0" ...] eth0 ...
 
-to a UNIX socket (a datagram each), by UDP (RFC 5426) or by TCP with octet counting (RFC 6587,
-3.4.1).
+by UDP (RFC 5426) or by TCP with octet counting (RFC 6587, 3.4.1). To a UNIX socket go the words
+alone, as the C library writes them, unless the policy says otherwise: rsyslog and journald take
+nothing else for granted there.
+
+    <134>Mar  1 10:04:12 xdpgw[812]: eth0 drop  rule bad  192.0.2.7:53 > 198.51.100.1:4242 udp 74
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,31 +36,37 @@ FACILITIES = (
 """By number: RFC 5424, 6.2.1."""
 SOCKET = "/dev/log"
 
+FORMATS = ("rfc5424", "local")
+
 _SEVERITY_INFO = 6
 _ELEMENT = "xdpgw@32473"
 """Who has no enterprise number takes that for examples: RFC 5612."""
 
 
-def _way(to: str) -> tuple[Callable[[], socket.socket], bool]:
-    """How to connect, and whether messages go by a stream.
+def _way(to: str) -> Callable[[], socket.socket]:
+    """How to connect.
 
     Raises:
         Wrong: it says none of the ways.
     """
     if to.startswith("/"):
-        return partial(unix_datagrams, to), False
+        return partial(unix_datagrams, to)
     kind, _, place = to.partition(":")
     if kind == "udp":
-        return partial(udp_datagrams, *host_and_port(place)), False
+        return partial(udp_datagrams, *host_and_port(place))
     if kind == "tcp":
-        return partial(_tcp, *host_and_port(place)), True
+        return partial(_tcp, *host_and_port(place))
     raise Wrong(
         f'"{to}" is no way to a syslog', 'write "/dev/log", "udp:HOST:PORT" or "tcp:HOST:PORT"'
     )
 
 
 SPEC = Spec(
-    {"to": Text('"udp:HOST:PORT"', _way), "facility": Choice(FACILITIES)},
+    {
+        "to": Text('"udp:HOST:PORT"', _way),
+        "facility": Choice(FACILITIES),
+        "format": Choice(FORMATS),
+    },
     main="to",
     example='{ syslog = "udp:HOST:PORT" }',
 )
@@ -65,24 +75,34 @@ SPEC = Spec(
 class SyslogSink:
     """Sends messages to a syslog."""
 
-    def __init__(self, to: str = SOCKET, facility: str = "local0") -> None:
+    def __init__(
+        self, to: str = SOCKET, facility: str = "local0", format_: str | None = None
+    ) -> None:
         """Connect when the first event comes.
 
         Args:
             to: a path, udp:HOST:PORT or tcp:HOST:PORT.
             facility: one of `FACILITIES`.
+            format_: one of `FORMATS`; the usual one of the way if None.
         """
         self.name = f"syslog {to}"
-        connect, self._counted = _way(to)
-        self._collector = Collector(to, connect)
-        priority = FACILITIES.index(facility) * 8 + _SEVERITY_INFO
-        self._begin = f"<{priority}>1"
+        self._collector = Collector(to, _way(to))
+        self._counted = to.startswith("tcp:")
+        self._format = format_ or ("local" if to.startswith("/") else "rfc5424")
+        self._priority = f"<{FACILITIES.index(facility) * 8 + _SEVERITY_INFO}>"
         self._sender = f"{socket.gethostname() or '-'} xdpgw {os.getpid()} event"
 
     def write(self, batch: EventBatch) -> None:
         """Send a message an event."""
-        pairs = zip(descriptions(batch), members(batch), strict=True)
-        self._collector.send([self._message(text, event) for text, event in pairs])
+        if self._format == "local":
+            texts = self._local(batch)
+        else:
+            pairs = zip(descriptions(batch), members(batch), strict=True)
+            texts = (self._rfc5424(text, event) for text, event in pairs)
+        messages = [text.encode() for text in texts]
+        if self._counted:
+            messages = [b"%d %s" % (len(x), x) for x in messages]
+        self._collector.send(messages)
 
     def flush(self) -> None:
         """Nothing waits here."""
@@ -91,11 +111,20 @@ class SyslogSink:
         """Close the connection."""
         self._collector.close()
 
-    def _message(self, text: str, event: dict[str, str | int]) -> bytes:
+    def _rfc5424(self, text: str, event: dict[str, str | int]) -> str:
         when = f"{str(event.pop('ts'))[:26]}Z"  # microseconds at most
         data = " ".join(f'{name}="{_quoted(value)}"' for name, value in event.items())
-        message = f"{self._begin} {when} {self._sender} [{_ELEMENT} {data}] {text}".encode()
-        return b"%d %s" % (len(message), message) if self._counted else message
+        return f"{self._priority}1 {when} {self._sender} [{_ELEMENT} {data}] {text}"
+
+    def _local(self, batch: EventBatch) -> Iterator[str]:
+        times = batch.events["ts_ns"].tolist()
+        for ts_ns, text in zip(times, descriptions(batch), strict=True):
+            second = time.localtime((ts_ns + batch.realtime_offset_ns) // 10**9)
+            when = f"{_MONTHS[second.tm_mon - 1]} {time.strftime('%e %H:%M:%S', second)}"
+            yield f"{self._priority}{when} xdpgw[{os.getpid()}]: {text}"
+
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def _quoted(value: str | int) -> str:
@@ -115,4 +144,6 @@ def _tcp(host: str, port: int) -> socket.socket:
 def make(settings: SinkSettings) -> SyslogSink:
     """The sink `{ syslog = "udp:HOST:PORT" }`, or `"syslog"` for the machine's own."""
     options = settings.options
-    return SyslogSink(str(options.get("to", SOCKET)), str(options.get("facility", "local0")))
+    return SyslogSink(
+        options.get("to", SOCKET), options.get("facility", "local0"), options.get("format")
+    )

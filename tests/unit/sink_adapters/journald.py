@@ -7,8 +7,8 @@ from pathlib import Path
 from tests.net.process import until
 from xdpgw.config import SinkSettings
 
-from . import Reader
 from ..listeners import Listener, UnixDatagrams
+from . import Reader
 
 
 def entry(datagram: bytes) -> dict[str, str]:

@@ -18,7 +18,7 @@ MESSAGE = re.compile(
 """RFC 5424, as far as the sink uses it."""
 
 
-def data_of(message: bytes) -> dict[str, str]:
+def data_of(message: bytes | bytearray) -> dict[str, str]:
     """The structured data of a message."""
     found = MESSAGE.fullmatch(message.decode())
     assert found is not None, message
@@ -26,9 +26,9 @@ def data_of(message: bytes) -> dict[str, str]:
 
 
 class Syslog:
-    def __init__(self, listener: Listener, to: str) -> None:
+    def __init__(self, listener: Listener, to: str, **options: str) -> None:
         self._listener = listener
-        self.settings = SinkSettings("syslog", None, {"to": to})
+        self.settings = SinkSettings("syslog", None, {"to": to, **options})
 
     def messages(self, count: int) -> list[bytes]:
         """What it was sent, once there is so much."""
@@ -54,7 +54,7 @@ class Lossless(Syslog):
 
 
 def unix(folder: Path, stdout: Reader) -> Syslog:
-    return Lossless(UnixDatagrams(folder / "log"), str(folder / "log"))
+    return Lossless(UnixDatagrams(folder / "log"), str(folder / "log"), format="rfc5424")
 
 
 def udp(folder: Path, stdout: Reader) -> Syslog:
