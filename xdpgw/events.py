@@ -287,9 +287,13 @@ class Pump:
             XdpgwError: one cannot be opened; then none is.
         """
         pump = cls(on_error=on_error)
-        with pump.opening(settings) as opened:
-            pump.take(opened)
+        pump.change(settings)
         return pump
+
+    def change(self, settings: Iterable[SinkSettings], *, strict: bool = True) -> None:
+        """Write to the sinks of another policy: `opening`, then `take`."""
+        with self.opening(settings, strict=strict) as opened:
+            self.take(opened)
 
     @contextmanager
     def opening(

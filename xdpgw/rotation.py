@@ -8,6 +8,7 @@ a crash cut short is mended by who knows the units. A file that another process 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +37,6 @@ MAX_BYTES = 100_000_000
 """A file's size, unless the policy says otherwise: about 300,000 lines."""
 KEEP = 5
 """Old files that stay, unless the policy says otherwise."""
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 MODE = 0o640
 """Events name peers; a log group may read them, others may not."""
 
@@ -230,14 +230,20 @@ class RotatingFile:
 
     def _open(self) -> None:
         """Open the piece of this name, or begin it; one that cannot go on becomes an old one."""
+        while True:
+            try:
+                fd = _locked(self.path)
+            except FileNotFoundError:
+                self._begin()
+                return
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(self.path)):
+                    break
+            os.close(fd)  # it was renamed before it was locked
         try:
-            fd = os.open(self.path, _FLAGS)
-        except FileNotFoundError:
-            self._begin()
-            return
-        try:
-            mended = self._units.mend(fd, os.fstat(fd).st_size)
-            began_ns = self._units.began_ns(fd)
+            size = os.fstat(fd).st_size
+            mended = self._units.mend(fd, size)
+            began_ns = self._units.began_ns(fd) if size else None
         except BaseException:
             os.close(fd)
             raise
@@ -255,8 +261,9 @@ class RotatingFile:
         head = self._units.head()
         # With a dot, so that no pattern of log files takes it for one.
         fresh = self.path.with_name(f".{self.path.name}.new")
-        fd = os.open(fresh, _FLAGS | os.O_CREAT | os.O_TRUNC, MODE)
+        fd = _locked(fresh, os.O_CREAT)
         try:
+            os.ftruncate(fd, 0)
             os.fchmod(fd, MODE)  # whatever the umask
             if head and os.write(fd, head) < len(head):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -288,6 +295,17 @@ class RotatingFile:
             self._open()
         else:
             self._size = mine.st_size
+
+
+def _locked(path: Path, flags: int = 0) -> int:
+    """Open a file that nobody else may write to as long as it is open: who rotates is alone."""
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | flags, MODE)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise OSError(errno.EBUSY, "another process writes to it") from None
+    return fd
 
 
 def old(path: Path, age: int) -> Path:

@@ -83,13 +83,17 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
         Signals().caught() as signals,
         LiveSets() as live,
         Pump(on_error=note) as pump,
-        pump.opening(policy.log.sinks) as opened,
-        gateway.take_charge(policy, instance, session=session, live=live) as applied,
+        gateway.take_charge(
+            policy,
+            instance,
+            session=session,
+            live=live,
+            first=partial(pump.change, policy.log.sinks),
+        ) as applied,
         Targets(instance, note) as targets,
         blocks.sweeping(instance, note),
         closing(SinkBoard(instance)) as board,
     ):
-        pump.take(opened)
         feeds = Feeds(note)
         try:
             targets.serve(policy, applied.manifest, prepared)
@@ -167,8 +171,7 @@ def _pump(
                     base=Path(current.policy_file).parent,
                 )
                 _serve_targets(replaced, current, targets, note)
-                with pump.opening(replaced.log.sinks, strict=False) as opened:
-                    pump.take(opened)
+                pump.change(replaced.log.sinks, strict=False)
                 return replaced
             if signals.reload:
                 signals.reload = False

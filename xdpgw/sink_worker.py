@@ -147,11 +147,12 @@ class SinkWorker:
         """Write what waits, then close the sink; see `reap`.
 
         Args:
-            grace_s: for all of that; a sink that fails gets a second of it at most.
+            grace_s: for all of that, or what is left of an earlier grace; a sink that fails gets a
+                second of it at most.
         """
+        now = time.monotonic()
         with self._changed:
-            if self._end_at is None:
-                now = time.monotonic()
+            if self._end_at is None or now + grace_s < self._end_at:
                 self._end_at = now + grace_s
                 self._give_up_at = now + min(grace_s / 2, _LAST_CHANCE_S)
                 self._changed.notify()

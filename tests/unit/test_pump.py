@@ -320,11 +320,6 @@ def sources(path: Path) -> list[str]:
     return [json.loads(line)["src"] for line in path.read_bytes().splitlines()]
 
 
-def change(pump: Pump, *settings: SinkSettings, strict: bool = True) -> None:
-    with pump.opening(settings, strict=strict) as opened:
-        pump.take(opened)
-
-
 def test_sink_that_stays_keeps_its_thread_its_file_and_its_books(
     tmp_path: Path, said: list[str]
 ) -> None:
@@ -332,7 +327,7 @@ def test_sink_that_stays_keeps_its_thread_its_file_and_its_books(
     with Pump.of([stays, goes], on_error=said.append) as pump:
         pump.put(numbered(1))
         threads = {x for x in threading.enumerate() if x.name.endswith("stays")}
-        change(pump, comes, stays)
+        pump.change([comes, stays])
         pump.put(numbered(2))
         assert {x for x in threading.enumerate() if x.name.endswith("stays")} == threads
         assert [x.name.rpartition("/")[2] for x in pump.stats] == ["comes", "stays"]
@@ -352,7 +347,7 @@ def test_sink_with_other_options_follows_the_one_before_in_order(
         for number in range(1, 101):
             pump.put(numbered(number))
             if number % 10 == 0:
-                change(pump, jsonl(path, keep=number))
+                pump.change([jsonl(path, keep=number)])
     assert sources(path) == [f"192.0.2.{n}" for n in range(1, 101)]
     assert said == []
 
@@ -367,7 +362,7 @@ def test_sink_that_leaves_and_is_stuck_holds_up_nobody(said: list[str], tmp_path
     pump = Pump([FakeSink("stuck", stick)], on_error=said.append)
     pump.put(batch({}))
     assert entered.wait(DEADLINE_S)
-    change(pump, jsonl(tmp_path / "events"))  # returns though the sink does not
+    pump.change([jsonl(tmp_path / "events")])  # returns though the sink does not
     pump.put(numbered(1))
     until(lambda: pump.stats[0].written == 1, "the new sink")
     pump.close(grace_s=0.01)
@@ -383,7 +378,7 @@ def test_sink_that_cannot_be_opened_changes_nothing(tmp_path: Path, said: list[s
     with Pump.of([jsonl(tmp_path / "events")], on_error=said.append) as pump:
         before = threading.active_count()
         with pytest.raises(XdpgwError, match="cannot open"):
-            change(pump, jsonl(tmp_path / "new"), jsonl(tmp_path / "no" / "events"))
+            pump.change([jsonl(tmp_path / "new"), jsonl(tmp_path / "no" / "events")])
         assert threading.active_count() == before
         pump.put(numbered(1))
     assert sources(tmp_path / "events") == ["192.0.2.1"]
@@ -392,7 +387,7 @@ def test_sink_that_cannot_be_opened_changes_nothing(tmp_path: Path, said: list[s
 def test_sink_that_cannot_be_opened_yet_is_opened_later(tmp_path: Path, said: list[str]) -> None:
     folder = tmp_path / "no"
     with Pump(on_error=said.append) as pump:
-        change(pump, jsonl(folder / "events"), strict=False)
+        pump.change([jsonl(folder / "events")], strict=False)
         pump.put(numbered(1))
         until(lambda: pump.stats[0].failing, "a complaint")
         folder.mkdir()
@@ -405,7 +400,7 @@ def test_sink_that_cannot_be_opened_yet_is_opened_later(tmp_path: Path, said: li
 def test_sinks_take_their_queue_from_the_policy(tmp_path: Path, said: list[str]) -> None:
     folder = tmp_path / "no"
     with Pump(on_error=said.append) as pump:
-        change(pump, jsonl(folder / "events", queue=2, retry=10**9), strict=False)
+        pump.change([jsonl(folder / "events", queue=2, retry=10**9)], strict=False)
         pump.put(numbered(1))
         until(lambda: pump.stats[0].failing, "one that was tried")
         for _ in range(9):

@@ -397,3 +397,18 @@ def test_jsonl_that_cannot_compress_says_so_and_loses_nothing(
     until(lambda: said() is None, "no complaint")
     sink.close()
     assert names(tmp_path) == ["events", "events.1.gz"]
+
+
+# Another process
+
+
+def test_jsonl_has_its_file_to_itself(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    sink = JsonlSink(path, Limits(max_bytes=LINE_BYTES))
+    for number in (1, 2):  # the second begins another file
+        sink.write(numbered(number))
+        with pytest.raises(XdpgwError, match="another process writes to it"):
+            JsonlSink(path)
+    sink.close()
+    JsonlSink(path).close()
+    assert (sources(tmp_path / "events.1"), sources(path)) == (["1"], ["2"])
