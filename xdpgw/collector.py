@@ -13,6 +13,8 @@ from xdpgw.sinks import SinkError
 
 __all__ = ["PATIENCE_S", "Collector", "host_and_port", "udp_datagrams", "unix_datagrams"]
 
+WELCOME_MS = 100
+"""How long a refusal by UDP may take to come back."""
 PATIENCE_S = 2.0
 """How long a collector that takes nothing is waited for before the sink says so."""
 
@@ -32,6 +34,8 @@ class Collector:
         self._socket: socket.socket | None = None
         self._begun = 0
         """Bytes of the next message that the stream has taken already."""
+        self._refused = False
+        """The last that was heard by UDP was a refusal."""
 
     def send(self, messages: Sequence[bytes]) -> None:
         """Send all messages; sent is what the kernel has taken.
@@ -64,13 +68,27 @@ class Collector:
         for at, message in enumerate(messages):
             try:
                 made.send(message)
+                if not at and made.family != socket.AF_UNIX:
+                    self._require_welcome(made)
             except OSError as error:
                 left = len(messages) - at
                 if error.errno == errno.EMSGSIZE:
                     raise self._failed(error, lost=1, left=left - 1) from error
-                # UDP tells of a datagram that was refused when the next one is to be sent.
+                # What is told now of UDP is that one of the datagrams before was refused.
                 refused = error.errno == errno.ECONNREFUSED and made.family != socket.AF_UNIX
+                self._refused = self._refused or refused
                 raise self._failed(error, lost=int(refused and at > 0), left=left) from error
+
+    def _require_welcome(self, made: socket.socket) -> None:
+        """Raise what the first of some UDP datagrams met: at once where the far end is near; after
+        a refusal, wait for it a moment."""
+        told = select.poll()
+        told.register(made, 0)  # POLLERR needs no asking
+        if told.poll(WELCOME_MS if self._refused else 0):
+            code = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+        self._refused = False
 
     def _stream(self, made: socket.socket, messages: Sequence[bytes]) -> None:
         data = memoryview(b"".join(messages))

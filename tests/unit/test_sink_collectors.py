@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,24 +231,51 @@ def test_syslog_by_tcp_sees_that_the_far_end_hung_up_before_it_sends() -> None:
     listener.stop()
 
 
-def test_syslog_by_udp_counts_what_was_refused() -> None:
+@pytest.mark.parametrize("size", [1, 3])
+def test_syslog_by_udp_that_is_refused_keeps_what_it_can(size: int) -> None:
     listener = UdpDatagrams()
-    listener.stop()
     said: list[str] = []
-    with Pump.of(
-        [SinkSettings("syslog", None, {"to": f"udp:127.0.0.1:{listener.port}"})],
-        on_error=said.append,
-    ) as pump:
-        pump.put(numbered(1, 2, 3))
+    settings = SinkSettings("syslog", None, {"to": f"udp:127.0.0.1:{listener.port}"})
+    with Pump.of([settings], on_error=said.append) as pump:
+        pump.put(numbered(1))
+        until(lambda: len(listener.heard) == 1, "a message")
+        listener.stop()
+        for _ in range(4):
+            pump.put(numbered(*range(2, 2 + size)))
         until(lambda: pump.stats[0].failing, "a complaint")
-        until(lambda: pump.stats[0].lost, "a loss")
         listener.start()
         until(lambda: not pump.stats[0].queued, "the rest")
         (books,) = pump.stats
-        assert books.written + books.lost == 3
-        until(lambda: listener.heard, "what came through")
+        assert (books.written, books.lost) == (1 + 4 * size, 0)
+    until(lambda: len(listener.heard) == books.written, "all of it")
     listener.stop()
-    assert len(listener.heard) <= books.written
+    begins, ends = said
+    assert begins.endswith("Connection refused")
+    assert ends.endswith("is well again; it has lost 0 events so far")
+
+
+def test_udp_collector_that_goes_within_a_batch_costs_the_datagram_that_tells_it() -> None:
+    listener = UdpDatagrams()
+    made: list[socket.socket] = []
+
+    class Going(socket.socket):
+        def send(self, data: Any, flags: int = 0) -> int:
+            made.append(self)
+            if len(made) == 3:
+                listener.stop()
+            return super().send(data, flags)
+
+    def connect() -> socket.socket:
+        found = Going(socket.AF_INET, socket.SOCK_DGRAM)
+        found.connect(("127.0.0.1", listener.port))
+        return found
+
+    to = Collector("x", connect)
+    with pytest.raises(SinkError, match="refused") as error:
+        to.send([b"%d" % n for n in range(10)])
+    to.close()
+    assert (error.value.lost, error.value.left) == (1, 7)
+    assert listener.heard == [b"0", b"1"]
 
 
 def test_collector_gives_up_a_message_that_is_too_long(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def unix(folder: Path, stdout: Reader) -> Syslog:
 
 def udp(folder: Path, stdout: Reader) -> Syslog:
     listener = UdpDatagrams()
-    return Syslog(listener, f"udp:127.0.0.1:{listener.port}")
+    return Lossless(listener, f"udp:127.0.0.1:{listener.port}")
 
 
 def tcp(folder: Path, stdout: Reader) -> Syslog:
