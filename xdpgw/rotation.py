@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -123,6 +124,7 @@ class RotatingFile:
         self._make_room = make_room or shift
         self._fd = -1
         self._size = self._head_bytes = self._began_ns = 0
+        self._rotates = True
         try:
             self._open()
         except OSError as error:
@@ -156,7 +158,7 @@ class RotatingFile:
             OSError: it cannot be.
         """
         age = self._limits.max_age_ns
-        if age is not None and self._fd >= 0 and not self.empty:
+        if age is not None and self._fd >= 0 and self._rotates and not self.empty:
             # A clock that was set back makes it young again, and never older than it is.
             now = time.time_ns()
             self._began_ns = min(self._began_ns, now)
@@ -201,7 +203,8 @@ class RotatingFile:
 
     def _append(self, data: memoryview) -> int:
         """Write as many whole units as the piece has room for; returns their bytes."""
-        whole = self._units.whole(data[: max(0, self._limits.max_bytes - self._size)])
+        room = max(0, self._limits.max_bytes - self._size) if self._rotates else len(data)
+        whole = self._units.whole(data[:room])
         if not whole:
             if not self.empty:
                 self.rotate()
@@ -279,6 +282,7 @@ class RotatingFile:
         self.close()
         self._fd, self._size, self._head_bytes = fd, size, head_bytes
         self._began_ns = began_ns or time.time_ns()
+        self._rotates = stat.S_ISREG(os.fstat(fd).st_mode)  # a pipe or a device does not
 
     def _follow(self) -> None:
         """Open the file anew where its name means another one by now, or none."""
@@ -295,6 +299,11 @@ class RotatingFile:
             self._open()
         else:
             self._size = mine.st_size
+
+
+def real_path(path: Path) -> Path:
+    """The file behind symbolic links, so that it rotates and not they; a pipe's name as it is."""
+    return path if path.exists() and not path.is_file() else path.resolve()
 
 
 def _locked(path: Path, flags: int = 0) -> int:

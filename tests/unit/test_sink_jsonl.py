@@ -399,6 +399,39 @@ def test_jsonl_that_cannot_compress_says_so_and_loses_nothing(
     assert names(tmp_path) == ["events", "events.1.gz"]
 
 
+# Names that are more than a file
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_jsonl_behind_a_link_rotates_the_file_and_not_the_link(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "far").mkdir()
+    if there:
+        (tmp_path / "far/events").touch()
+    link = tmp_path / "link"
+    link.symlink_to("far/events")
+    sink = JsonlSink(link, Limits(max_bytes=LINE_BYTES), gzip=True)
+    sink.write(numbered(1, 2))
+    until((tmp_path / "far/events.1.gz").exists, "a compressed file")
+    sink.close()
+    assert link.is_symlink()
+    assert sources(link) == ["2"]
+    assert names(tmp_path) == ["far", "link"]
+
+
+def test_jsonl_into_a_pipe_never_rotates(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    sink = JsonlSink(path, Limits(max_bytes=LINE_BYTES, max_age_ns=1))
+    with path.open("rb", buffering=0) as pipe:
+        for number in range(1, 4):
+            sink.write(numbered(number, number))
+            sink.flush()
+        lines = pipe.read(65536).splitlines()
+    sink.close()
+    assert [json.loads(x)["src"][-1] for x in lines] == ["1", "1", "2", "2", "3", "3"]
+    assert names(tmp_path) == ["pipe"]
+
+
 # Another process
 
 

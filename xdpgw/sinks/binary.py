@@ -30,7 +30,7 @@ import msgspec
 
 from xdpgw import _abi as abi
 from xdpgw.errors import XdpgwError
-from xdpgw.rotation import OPTIONS, Limits, RotatingFile
+from xdpgw.rotation import OPTIONS, Limits, RotatingFile, real_path
 from xdpgw.sink_options import File, Spec
 from xdpgw.sinks import SinkError
 
@@ -150,7 +150,7 @@ class BinarySink:
         """
         self.name = f"binary {path}"
         self._units = _Records()
-        self._file = RotatingFile(path, self._units, limits or Limits())
+        self._file = RotatingFile(real_path(path), self._units, limits or Limits())
 
     def write(self, batch: EventBatch) -> None:
         """Append a record an event."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xdpgw.compression import Compressor
 from xdpgw.errors import XdpgwError
-from xdpgw.rotation import OPTIONS, Limits, RotatingFile
+from xdpgw.rotation import OPTIONS, Limits, RotatingFile, real_path
 from xdpgw.sink_options import File, Flag, Spec
 from xdpgw.sinks import SinkError
 
@@ -43,6 +43,7 @@ class JsonlSink:
             XdpgwError: it cannot be opened.
         """
         self.name = f"jsonl {path}"
+        path = real_path(path)
         limits = limits or Limits()
         self._compressor = Compressor(path, limits.keep) if gzip and limits.keep else None
         if self._compressor is None:
