@@ -194,8 +194,8 @@ class SinkWorker:
     def _next(self) -> EventBatch | None:
         """The next batch, with flushes until there is one; None when it is time to stop."""
         while True:
-            if not self._queue and not self._gone:
-                self._guarded(self.sink.flush)
+            if not self._queue and not self._gone and self._guarded(self.sink.flush):
+                self._note_trouble("flush", None)
             with self._changed:
                 self._changed.wait_for(
                     lambda: self._queue or self._end_at is not None,
@@ -277,18 +277,18 @@ class SinkWorker:
                 self._changed.wait(end - now)
             return end < self._give_up_at
 
-    def _guarded(self, call: Callable[[], None]) -> None:
-        """Flush or close."""
+    def _guarded(self, call: Callable[[], None]) -> bool:
+        """Flush or close; whether it went well."""
         try:
             call()
+            return True
         except sinks.SinkGoneError as error:
             self._gone = True
             self._note_trouble("write", str(error))
         except Exception as error:
             self._note_trouble("flush", _why(error))
             self._say_failing("has trouble")
-        else:
-            self._note_trouble("flush", None)
+        return False
 
     # What a person is told: once when it begins, and once when it is over.
 
@@ -303,6 +303,8 @@ class SinkWorker:
                 return
             self._failing_since_ns = None
             told, self._told, lost = self._told, False, self._lost
+            if told:
+                self._lagging = False  # which is told with it
         if told:
             self._say(f"the sink {self.sink.name} is well again; it has lost {lost} events so far")
 
