@@ -31,6 +31,7 @@ enum xg_limits {
 	XG_ROW_WORDS =
 		192, /* XG_SUMMARIES * 64; 64 rules a word, with room for words that are not full */
 	XG_NARROW_RULES = 31, /* so few rules fit in what a lookup gives */
+	XG_DENSE_WORDS = 8, /* a row of so few words is a line as it is: 512 rules */
 	XG_META_CLASSES = 4096, /* packets told apart by the dimensions that are folded into one */
 	XG_KNOWN_SLOTS = 2048, /* combinations of rows whose rule is known, on each CPU */
 	XG_KNOWN_ROWS = 6, /* rows in such a combination */
@@ -177,6 +178,8 @@ enum xg_ref {
 	XG_REF_PATH = 0xc0000000, /* struct xg_path; in tables of 128 bits only */
 	XG_REF_TURNS = 0xd0000000, /* struct xg_turns */
 	XG_REF_TURNS2 = 0xe0000000, /* two of them; the first is full */
+	XG_REF_PAGES =
+		0xf0000000, /* the line of each page of XG_PAGE_VALUES, by number; first strides only */
 	XG_REF_KIND = 0xf0000000,
 	XG_REF_LINE = 0x0fffffff,
 };
@@ -186,6 +189,7 @@ enum xg_steps {
 	XG_TURNS_STEPS = 28,
 	XG_INDEX_ENDS = 32,
 	XG_DIRECT_VALUES = 16,
+	XG_PAGE_VALUES = 64,
 	XG_STRIDE_BITS = 16,
 	XG_ROW_HEAD = 6, /* words of struct xg_row before those of the row itself */
 	XG_LINE_WORDS = 8,
@@ -244,7 +248,7 @@ struct xg_config {
 	__u32 none
 		[XG_DIM_COUNT]; /* what a packet without the field finds; CONST: what each finds */
 	__u32 meta; /* line of the rows of meta classes, XG_DIRECT_VALUES to the line; 0: none */
-	__u32 order; /* line of the numbers of rules by position */
+	__u32 order; /* line of the numbers of rules by position; 0: a position is the number */
 	__u32 narrow_limits; /* narrow: the rules with the action limit */
 	__u32 narrow_deciding; /* narrow: the others */
 	__u16 first[XG_ROW_WORDS]; /* the first rule of each word; ascending */
@@ -265,7 +269,7 @@ struct xg_config {
 	__u8 af_xdp; /* some rule hands packets to an AF_XDP target */
 	__u8 limits; /* some rule has the action limit */
 	__u8 allow; /* the table of sources that no block covers is not empty */
-	__u8 zero[1];
+	__u8 dense; /* up to XG_DENSE_WORDS words: each row is a line of them, without summaries */
 };
 
 /* A cache line, of which everything is built that a lookup walks. */
@@ -301,7 +305,8 @@ struct xg_path {
 };
 
 /*
- * A row: which rules a value satisfies, a bit a position, 64 positions a word. Only words stand here that are
+ * A row: which rules a value satisfies, a bit a position, 64 positions a word. Up to XG_DENSE_WORDS words are a
+ * struct xg_line, all of them, and those behind the last are zero. Of more, only words stand here that are
  * neither empty nor full, in order; the first two in the row's first line, the others in the lines behind it.
  */
 struct xg_row {

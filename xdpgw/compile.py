@@ -337,6 +337,7 @@ def _write_tables(out: object, tables: Tables, port: str) -> None:
     cfg.meta, cfg.order, cfg.known = tables.meta, tables.order, tables.known
     cfg.words, cfg.deciding = tables.placement.words, tables.placement.deciding
     cfg.narrow, cfg.narrow_limits = tables.placement.narrow, tables.placement.narrow_limits
+    cfg.dense = tables.placement.dense
     if tables.placement.narrow:
         every = (1 << len(tables.placement.position_of)) - 1
         cfg.narrow_deciding = every & ~tables.placement.narrow_limits
