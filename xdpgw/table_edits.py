@@ -113,12 +113,13 @@ class Nodes:
 
     def _values(self, ref: int) -> NDArray[np.uint32]:
         """Of a node that has one for each number: all."""
-        numbers = self.numbers.reshape(-1)
+        numbers: NDArray[np.uint32] = self.numbers.reshape(-1)
         values = numbers[(ref & Ref.LINE) * abi.DIRECT_VALUES :][: _LAST + 1]
         if ref & Ref.KIND == Ref.DIRECT:
             return values
         pages = values[: (_LAST + 1) // abi.PAGE_VALUES, None] * np.uint32(abi.DIRECT_VALUES)
-        return numbers[pages + np.arange(abi.PAGE_VALUES, dtype=np.uint32)].reshape(-1)
+        paged: NDArray[np.uint32] = numbers[pages + np.arange(abi.PAGE_VALUES, dtype=np.uint32)]
+        return paged.reshape(-1)
 
     def _leaves(self, ref: int) -> NDArray[np.int64]:
         """The lines of a node where its values are."""
