@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from xdpgw.kernel import Map
     from xdpgw.pins import Instance, Manifest
 
-__all__ = ["Address", "Hash", "hash_source", "limits_of"]
+__all__ = ["Address", "Hash", "hash_source", "limits_of", "ticks_ns"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -138,9 +138,13 @@ class _Clocks:
 
     @classmethod
     def read(cls) -> _Clocks:
-        tick_ns, jiffies = facts.tick_ns(), facts.jiffies()
-        ticks_ns = None if jiffies is None else (jiffies - first_jiffy(tick_ns)) * tick_ns
-        return cls(time.monotonic_ns(), ticks_ns)
+        return cls(time.monotonic_ns(), ticks_ns())
+
+
+def ticks_ns() -> int | None:
+    """The clock of the datapath that goes by ticks; None: this kernel does not tell."""
+    tick_ns, jiffies = facts.tick_ns(), facts.jiffies()
+    return None if jiffies is None else (jiffies - first_jiffy(tick_ns)) * tick_ns
 
 
 @dataclass(frozen=True, slots=True)
