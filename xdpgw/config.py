@@ -138,7 +138,7 @@ class SourceSettings:
     """[sources]: what each source sent is counted.
 
     Args:
-        slots: sources that are known at once, on all CPUs together; a power of two.
+        slots: sources that each CPU knows at once; a power of two.
         prefix4: bits of an IPv4 address that tell sources apart.
         prefix6: the same of IPv6.
         geoip: databases that know country and AS; the directory of the policy file is already
@@ -146,7 +146,7 @@ class SourceSettings:
     """
 
     count: bool = True
-    slots: int = 131_072
+    slots: int = 8192
     prefix4: int = 32
     prefix6: int = 128
     geoip: tuple[Path, ...] = ()

@@ -55,8 +55,8 @@ MAX_QUEUE = 4095
 MAX_TARGETS = 16
 """AF_XDP targets of one policy: XG_MAX_TARGETS of bpf/abi.h."""
 
-SLOTS_LEAST, SLOTS_MOST = 1024, 1 << 24
-"""Sources that are counted at once: 72 bytes each."""
+SLOTS_LEAST, SLOTS_MOST = 128, 1 << 22
+"""Sources that are counted at once: 72 bytes each, on each CPU."""
 
 MAX_CPU = 8191
 """Highest CPU number that is taken for one: NR_CPUS of the largest kernels, less one."""

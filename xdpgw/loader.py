@@ -122,9 +122,9 @@ def load(
         PrivilegeError, VerifierError, KernelError: as the kernel says.
     """
     elf = artifact(DATAPATH)
-    entries, cpus = entries_of(image), possible_cpus()
-    sets = 0 if explain else sets_for(image.ruleset.config.sources, cpus)
-    entries["talkers"] = max(1, sets * cpus)
+    entries = entries_of(image)
+    sets = 0 if explain else sets_for(image.ruleset.config.sources)
+    entries["talkers"] = max(1, sets * possible_cpus())
     if explain:  # a policy is explained by itself, without what is blocked now
         entries |= {"blocks": 1, "block_filter": 1}
     programs: dict[str | None, Program] = {}

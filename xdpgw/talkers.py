@@ -14,11 +14,12 @@ import ipaddress
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from xdpgw import _abi as abi
 from xdpgw._abi import Reason, Verdict
+from xdpgw.errors import XdpgwError
 from xdpgw.pins import Counted
 
 if TYPE_CHECKING:
@@ -26,12 +27,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xdpgw.config import SourceSettings
+    from xdpgw.geo import Geo
     from xdpgw.kernel import Map
     from xdpgw.pins import Instance, Manifest
     from xdpgw.rule_types import Prefix
 
-__all__ = ["ORDERS", "Gone", "Order", "Source", "Talker", "Talkers", "counted", "read_talkers",
-           "sets_for", "snapshot"]  # fmt: skip
+__all__ = [
+    "ORDERS",
+    "Asked",
+    "Order",
+    "Source",
+    "Sum",
+    "Talker",
+    "Talkers",
+    "counted",
+    "merged",
+    "read_talkers",
+    "sets_for",
+    "snapshot",
+    "sources_of",
+]
 
 Source = (
     ipaddress.IPv4Address | ipaddress.IPv6Address | ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -40,16 +55,10 @@ Source = (
 Order = Literal["packets", "bytes", "dropped", "last"]
 ORDERS: tuple[Order, ...] = ("packets", "bytes", "dropped", "last")
 
-LEAST_SETS = 16
-"""Of each CPU: less of them hold too few sources to tell the heavy ones."""
 
-
-def sets_for(settings: SourceSettings, cpus: int) -> int:
+def sets_for(settings: SourceSettings) -> int:
     """Sets of the table of each CPU, a power of two; 0 where sources are not counted."""
-    if not settings.count:
-        return 0
-    wanted = -(-settings.slots // (abi.TALKER_WAYS * cpus))
-    return max(LEAST_SETS, 1 << (wanted - 1).bit_length())
+    return settings.slots // abi.TALKER_WAYS if settings.count else 0
 
 
 def counted(
@@ -62,14 +71,13 @@ def counted(
     """
     from xdpgw.kernel import possible_cpus
 
-    cpus = possible_cpus()
-    sets = sets_for(settings, cpus)
+    sets = sets_for(settings)
     if not sets:
         return None
     asked = (sets, settings.prefix4, settings.prefix6)
-    if before and asked == (before.sets, before.prefix4, before.prefix6):
-        if entries == sets * cpus:
-            return before
+    kept = before and asked == (before.sets, before.prefix4, before.prefix6)
+    if kept and entries == sets * possible_cpus():
+        return before
     return Counted(*asked, secrets.randbits(63))  # who cannot guess it cannot aim at a set
 
 
@@ -98,8 +106,8 @@ class Talker:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
-    """What sources had sent that gave way to others. A source that comes again is gone again."""
+class Sum:
+    """What sources sent together."""
 
     packets: int = 0
     bytes: int = 0
@@ -115,7 +123,7 @@ class Talkers:
         ports: name of each slot.
         prefixes: bits of an address that were looked at, by family.
         offset_ns: what makes the table's times CLOCK_REALTIME.
-        gone: of sources that are no longer in the table.
+        gone: of sources that gave way to others; one that did so twice counts twice.
         slots: places of the tables of all CPUs.
     """
 
@@ -123,7 +131,7 @@ class Talkers:
     ports: Mapping[int, str]
     prefixes: Mapping[int, int]
     offset_ns: int
-    gone: Gone
+    gone: Sum
     slots: int
 
     def __len__(self) -> int:
@@ -152,24 +160,23 @@ class Talkers:
         )
 
     def top(self, count: int | None, by: Order = "packets") -> list[Talker]:
-        """The first so many, all if None: who has most of something, or was seen last."""
+        """The first so many, 1 at least, all if None: by what they have most of, or the latest."""
         import numpy as np
 
-        keys = self.rows["last_ns" if by == "last" else by]
-        if count is not None and count < len(keys):
-            most = np.argpartition(keys, len(keys) - count)[len(keys) - count :] if count else []
-            rows = self.rows[most]
-        else:
-            rows = self.rows
+        column = "last_ns" if by == "last" else by
+        keys = self.rows[column]
+        rows = self.rows
+        if count is not None and count < len(rows):
+            rows = rows[np.argpartition(keys, len(keys) - count)[len(keys) - count :]]
         # Of those that have the same, the one with more packets, then the lower address.
         address = rows["addr"].view(">u8").reshape(-1, 2)
         ties = (address[:, 1], address[:, 0], ~rows["packets"])
-        order = np.lexsort((*ties, ~rows["last_ns" if by == "last" else by]))
+        order = np.lexsort((*ties, ~rows[column]))
         return [self._talker(row) for row in rows[order].tolist()]
 
-    def total(self) -> tuple[int, int]:
-        """Packets and bytes of all of them."""
-        return int(self.rows["packets"].sum()), int(self.rows["bytes"].sum())
+    def total(self) -> Sum:
+        """Of all of them."""
+        return Sum(int(self.rows["packets"].sum()), int(self.rows["bytes"].sum()), len(self.rows))
 
     def _talker(self, row: tuple[Any, ...]) -> Talker:
         of = dict(zip(self.rows.dtype.names or (), row, strict=True))
@@ -197,15 +204,15 @@ def snapshot(talkers: Map, manifest: Manifest) -> Talkers:
 
     how = manifest.counted
     with talkers.memory() as raw:
-        sets = raw.copy().view(abi.talker_set_dtype()) if how else np.empty(0, "V576")
+        sets = (
+            raw.copy().view(abi.talker_set_dtype()) if how else np.empty(0, abi.talker_set_dtype())
+        )
     return Talkers(
-        rows=merged(sets["talker"].reshape(-1)) if how else np.empty(0, abi.talker_dtype()),
+        rows=merged(sets["talker"].reshape(-1)),
         ports={slot: name for name, slot in manifest.port_slots.items()},
         prefixes={4: how.prefix4, 6: how.prefix6} if how else {},
         offset_ns=_realtime_offset_ns(),
-        gone=Gone(*(int(sets[f"gone_{x}"].sum()) for x in ("packets", "bytes", "sources")))
-        if how
-        else Gone(),
+        gone=Sum(*(int(sets[f"gone_{x}"].sum()) for x in ("packets", "bytes", "sources"))),
         slots=len(sets) * abi.TALKER_WAYS,
     )
 
@@ -216,6 +223,69 @@ def read_talkers(
     """The sources of a filter in force: as `snapshot` and `Talkers.top`."""
     with instance.books() as books:
         return snapshot(books["talkers"], manifest).top(count, by)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which sources somebody wants to see.
+
+    Args:
+        within: prefixes, any of which holds them; all if ().
+        count: so many at most, 1 at least.
+        by: the order.
+        port: name of the port where they came in last.
+        verdict: the name of their last one.
+    """
+
+    within: tuple[Prefix, ...] = ()
+    count: int | None = None
+    by: Order = "packets"
+    port: str | None = None
+    verdict: str | None = None
+
+
+def sources_of(
+    instance: Instance, manifest: Manifest, asked: Asked, geo: Geo | None = None
+) -> dict[str, Any]:
+    """All that `xdpgw sources` tells of a filter in force.
+
+    Returns:
+        `sources`, a row each; `known`, `matching` and `gone`: sources, packets and bytes of all in
+        the table, of those asked for, and of those that gave way to others; `slots`, places of
+        the table; `at_ns`, CLOCK_REALTIME; `places`, whether countries and ASes are looked up.
+
+    Raises:
+        XdpgwError: the policy does not count sources, or has no port of that name.
+    """
+    if manifest.counted is None:
+        raise XdpgwError(
+            "the policy in force does not count sources", "write count = true in [sources]"
+        )
+    if asked.port is not None and asked.port not in manifest.port_slots:
+        raise XdpgwError(
+            f"the policy in force has no port {asked.port}",
+            f"it has {', '.join(manifest.port_slots)}",
+        )
+    with instance.books() as books:
+        every = snapshot(books["talkers"], manifest)
+    verdict = None if asked.verdict is None else Verdict[asked.verdict.upper()]
+    found = every.only(within=asked.within, verdict=verdict, port=asked.port)
+    return {
+        "at_ns": time.time_ns(),
+        "slots": every.slots,
+        "known": asdict(every.total()),
+        "matching": asdict(found.total()),
+        "gone": asdict(every.gone),
+        "places": geo is not None,
+        "sources": [_row(talker, geo) for talker in found.top(asked.count, asked.by)],
+    }
+
+
+def _row(talker: Talker, geo: Geo | None) -> dict[str, Any]:
+    row = asdict(talker)
+    row["source"] = str(talker.source)
+    row["verdict"], row["reason"] = talker.verdict.text, talker.reason.text
+    return row | (asdict(geo.place(talker.source)) if geo else {})
 
 
 def merged(rows: NDArray[np.void]) -> NDArray[np.void]:
@@ -241,7 +311,7 @@ def _merged_family(rows: NDArray[np.void]) -> NDArray[np.void]:
     # Of each source the row that saw it last, with the sums of all of its rows.
     group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(rows)]))
     latest = np.lexsort((rows["last_ns"], group))[np.r_[starts[1:], len(rows)] - 1]
-    out = rows[latest]
+    out: NDArray[np.void] = rows[latest]
     for name in ("packets", "bytes", "dropped"):
         out[name] = np.add.reduceat(rows[name], starts)
     out["first_ns"] = np.minimum.reduceat(rows["first_ns"], starts)
@@ -260,9 +330,8 @@ def _covered(rows: NDArray[np.void], prefix: Prefix) -> NDArray[np.bool_]:
         for x in (base & mask, mask)
     )
     address = np.ascontiguousarray(rows["addr"]).view(np.uint64).reshape(-1, 2)
-    found: NDArray[np.bool_] = (rows["family"] == family) & (
-        (address & masks == wanted).all(axis=1)
-    )
+    found: NDArray[np.bool_] = (address & masks == wanted).all(axis=1)
+    found &= rows["family"] == family
     return found
 
 
