@@ -59,6 +59,8 @@ enum xg_limits {
 	XG_LIMIT_FRACTION_BITS = 24, /* of a nanosecond, in struct xg_limit */
 	XG_TALKER_WAYS = 8, /* sources in a set */
 	XG_TALKER_KEEP_BITS = 26, /* the ns in one unit of `keep`, struct xg_talker_set */
+	XG_TALKER_STAY = 16, /* units that one newcomer of so many is kept for longer: 1 s */
+	XG_TALKER_LUCKY = 128,
 	XG_TALKER_KEEP =
 		1024, /* units that a source is kept for each doubling of its packets: 69 s */
 	XG_MANIFEST_VERSION = 4, /* of what is pinned: a change of a pinned map raises it */

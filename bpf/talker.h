@@ -12,8 +12,11 @@
  * A newcomer takes the place of the one whose `keep` is the least: when it was last seen, plus over a minute for
  * each doubling of its packets. So of sources that came once the oldest goes, and a flood of them that never
  * come again moves in the places of its own; who sent a thousand packets is safe from it for eleven minutes of
- * silence, but not for ever. What the one that goes had sent is added to what is gone of its set: sources and gone
- * are all packets that have a source, exactly.
+ * silence, but not for ever. One newcomer of 128 is kept for a second more than the others: so a source gets in
+ * sooner or later that sends at intervals in which all newcomers are gone.
+ *
+ * What the one that goes had sent is added to what is gone of its set: sources and gone are all packets that have
+ * a source, exactly.
  *
  * Who reads meanwhile may find a place that changes hands: `family`, which stands behind the address and the
  * numbers, is 0 from before they are written until after. Read in order, nobody has the packets of another.
@@ -106,7 +109,7 @@ static __always_inline void replace_talker(struct xg_talker_set *set, __u32 way,
 }
 
 static __always_inline void add_packet(struct xg_talker_set *set, __u32 way, __u32 len,
-				       __u32 verdict, __u32 reason, __u64 now)
+				       __u32 verdict, __u32 reason, __u64 now, __u32 stay)
 {
 	struct xg_talker *talker = &set->talker[way];
 	__u64 packets = talker->packets + 1;
@@ -120,7 +123,7 @@ static __always_inline void add_packet(struct xg_talker_set *set, __u32 way, __u
 	talker->reason = reason;
 	talker->port = cfg.port;
 	talker->level = level;
-	set->keep[way] = (now >> XG_TALKER_KEEP_BITS) + level * XG_TALKER_KEEP;
+	set->keep[way] = (now >> XG_TALKER_KEEP_BITS) + level * XG_TALKER_KEEP + stay;
 }
 
 /*
@@ -131,7 +134,7 @@ __noinline int tally(struct xdp_md *ctx, __u64 packet, __u32 verdict, __u32 reas
 {
 	struct limit_source source = {};
 	struct xg_talker_set *set;
-	__u32 family = packet >> 48, at, way;
+	__u32 family = packet >> 48, stay = 0, at, way;
 	__u64 hash, now = tick_clock();
 
 	if (limit_source(ctx, family, packet >> 32, &source))
@@ -146,8 +149,10 @@ __noinline int tally(struct xdp_md *ctx, __u64 packet, __u32 verdict, __u32 reas
 	if (way >= XG_TALKER_WAYS) {
 		way = least_talker(set);
 		replace_talker(set, way, hash >> 56, family, &source, now);
+		if (set->gone_sources % XG_TALKER_LUCKY == XG_TALKER_LUCKY - 1)
+			stay = XG_TALKER_STAY;
 	}
-	add_packet(set, way & (XG_TALKER_WAYS - 1), packet, verdict, reason, now);
+	add_packet(set, way & (XG_TALKER_WAYS - 1), packet, verdict, reason, now, stay);
 	return 0;
 }
 
