@@ -11,7 +11,7 @@
  *
  * A newcomer takes the place of the one whose `keep` is the least: when it was last seen, plus over a minute for
  * each doubling of its packets. So of sources that came once the oldest goes, and a flood of them that never
- * come again moves in the places of its own; who sent a thousand packets is safe from it for eleven minutes of
+ * come again moves in the places of its own; who sent a thousand packets is safe from it for ten minutes of
  * silence, but not for ever. One newcomer of 128 is kept for a second more than the others: so a source gets in
  * sooner or later that sends at intervals in which all newcomers are gone.
  *
