@@ -152,6 +152,7 @@ __noinline int tally(struct xdp_md *ctx, __u64 packet, __u32 verdict, __u32 reas
 		if (set->gone_sources % XG_TALKER_LUCKY == XG_TALKER_LUCKY - 1)
 			stay = XG_TALKER_STAY;
 	}
+	opaque(way); /* or the mask goes, and with it what kernels before 6.18 know of it */
 	add_packet(set, way & (XG_TALKER_WAYS - 1), packet, verdict, reason, now, stay);
 	return 0;
 }
