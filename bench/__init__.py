@@ -4,5 +4,5 @@ from __future__ import annotations
 
 __all__ = ["QUESTIONS"]
 
-QUESTIONS = ("verdict", "rules", "sets", "limit", "limit_share", "reload", "afxdp")
+QUESTIONS = ("verdict", "rules", "sets", "limit", "limit_share", "talkers", "reload", "afxdp")
 """Modules of this package, each with a function `plan(quick)` that gives a `bench.run.Plan`."""

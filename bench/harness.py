@@ -136,6 +136,19 @@ class Harness:
         maps = {**self._empty.maps, **(reuse or {})}
         return self._open("peers", maps, entries or {}, **constants)
 
+    def program(self, source: str, name: str, talker_sets: int = 0) -> Program:
+        """A program of another object over the trace, which has the datapath's maps and no rules.
+
+        Args:
+            source: NAME of bench/NAME.bpf.c.
+            name: the program.
+            talker_sets: of the map `talkers`, on each CPU; 0 where sources are not counted.
+        """
+        from xdpgw import facts
+
+        cfg = self._empty.image.config(None, talker_sets=talker_sets, tick_ns=facts.tick_ns())
+        return self._open(source, self._empty.maps, {}, cfg=cfg).program(name)
+
     def _open(
         self, name: str, maps: Mapping[str, Map], entries: Mapping[str, int], **constants: bytes
     ) -> BpfObject:

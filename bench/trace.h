@@ -39,9 +39,9 @@ struct control {
 	__u32 zero;
 };
 
+/* As short as can be: the datapath's own calls take most of the stack. */
 struct passes {
 	struct xdp_md *ctx;
-	struct control control;
 	__u32 drops;
 };
 
@@ -91,22 +91,33 @@ static __always_inline int write_source(struct head *out, __u32 family, __u32 at
 	return 0;
 }
 
-static __always_inline int next_packet(const struct passes *passes, __u32 pass)
+static __always_inline struct control *controlled(void)
 {
-	struct xdp_md *ctx = passes->ctx;
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&trace_control, &zero);
+}
+
+static __always_inline int next_packet(struct xdp_md *ctx, __u32 pass)
+{
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 number = passes->control.next + pass, at = number & passes->control.mask;
-	const struct head *head = bpf_map_lookup_elem(&trace, &at);
-	__u32 random_at = passes->control.random_at & 63;
+	const struct control *control = controlled();
+	__u32 number, random_at, at;
+	const struct head *head;
 	struct head *out = data;
 
+	if (!control)
+		return -1;
+	number = control->next + pass;
+	random_at = control->random_at & 63;
+	at = number & control->mask;
+	head = bpf_map_lookup_elem(&trace, &at);
 	if (!head || (void *)(out + 1) > end)
 		return -1;
 #pragma unroll
 	for (int i = 0; i < HEAD_WORDS; i++)
 		out->word[i] = head->word[i];
-	if (passes->control.family &&
-	    write_source(out, passes->control.family, number & passes->control.sources_mask))
+	if (control->family && write_source(out, control->family, number & control->sources_mask))
 		return -1;
 	if (random_at) {
 		__u32 *drawn = data + random_at;
@@ -120,16 +131,13 @@ static __always_inline int next_packet(const struct passes *passes, __u32 pass)
 
 static __always_inline int run_passes(struct xdp_md *ctx, long (*pass)(__u32, struct passes *))
 {
+	struct control *control = controlled();
 	struct passes passes = { .ctx = ctx };
-	struct control *book;
-	__u32 zero = 0;
 
-	book = bpf_map_lookup_elem(&trace_control, &zero);
-	if (!book)
+	if (!control)
 		return -1;
-	passes.control = *book;
 	bpf_loop(PASSES, pass, &passes, 0);
-	book->next += PASSES;
+	control->next += PASSES;
 	return passes.drops;
 }
 
@@ -137,7 +145,7 @@ static __always_inline int run_passes(struct xdp_md *ctx, long (*pass)(__u32, st
 #define TRACE_PROGRAM(name, body) \
 	static long name##_pass(__u32 pass, struct passes *passes) \
 	{ \
-		if (next_packet(passes, pass)) \
+		if (next_packet(passes->ctx, pass)) \
 			return 1; \
 		passes->drops += body(passes->ctx) == XDP_DROP; \
 		return 0; \

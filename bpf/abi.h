@@ -12,6 +12,7 @@
  *   struct xg_limit    control -> program, a row of the map `limits`
  *   struct xg_limit_line   program -> itself and control: buckets of sources
  *   struct xg_offender     program -> control, XG_OFFENDERS a limit
+ *   struct xg_talker_set   program -> itself and control, sources with what they sent
  *   struct xg_counter  program -> control, per CPU
  *   struct xg_event    program -> control, through the ring buffer, or as the answer of `explain`
  *   struct xg_socket_stats   the process that serves AF_XDP targets -> whoever asks, a row a socket
@@ -31,6 +32,7 @@ enum xg_limits {
 	XG_ROW_WORDS =
 		192, /* XG_SUMMARIES * 64; 64 rules a word, with room for words that are not full */
 	XG_NARROW_RULES = 31, /* so few rules fit in what a lookup gives */
+	XG_DENSE_WORDS = 8, /* a row of so few words is a line as it is: 512 rules */
 	XG_META_CLASSES = 4096, /* packets told apart by the dimensions that are folded into one */
 	XG_KNOWN_SLOTS = 2048, /* combinations of rows whose rule is known, on each CPU */
 	XG_KNOWN_ROWS = 6, /* rows in such a combination */
@@ -55,7 +57,13 @@ enum xg_limits {
 	XG_OFFENDERS = 8, /* sources over the rate that are known by address, of each limit */
 	XG_LIMIT_TIME_BITS = 44, /* of a bucket; the rest tells whose it is */
 	XG_LIMIT_FRACTION_BITS = 24, /* of a nanosecond, in struct xg_limit */
-	XG_MANIFEST_VERSION = 3, /* of what is pinned: a change of a pinned map raises it */
+	XG_TALKER_WAYS = 8, /* sources in a set */
+	XG_TALKER_KEEP_BITS = 26, /* the ns in one unit of `keep`, struct xg_talker_set */
+	XG_TALKER_STAY = 16, /* units that one newcomer of so many is kept for longer: 1 s */
+	XG_TALKER_LUCKY = 128,
+	XG_TALKER_KEEP =
+		1024, /* units that a source is kept for each doubling of its packets: 69 s */
+	XG_MANIFEST_VERSION = 4, /* of what is pinned: a change of a pinned map raises it */
 	XG_EVENT_RING_BYTES =
 		8388608, /* about 100,000 events; a power of two, a multiple of the page */
 };
@@ -177,6 +185,8 @@ enum xg_ref {
 	XG_REF_PATH = 0xc0000000, /* struct xg_path; in tables of 128 bits only */
 	XG_REF_TURNS = 0xd0000000, /* struct xg_turns */
 	XG_REF_TURNS2 = 0xe0000000, /* two of them; the first is full */
+	XG_REF_PAGES =
+		0xf0000000, /* the line of each page of XG_PAGE_VALUES, by number; first strides only */
 	XG_REF_KIND = 0xf0000000,
 	XG_REF_LINE = 0x0fffffff,
 };
@@ -186,6 +196,7 @@ enum xg_steps {
 	XG_TURNS_STEPS = 28,
 	XG_INDEX_ENDS = 32,
 	XG_DIRECT_VALUES = 16,
+	XG_PAGE_VALUES = 64,
 	XG_STRIDE_BITS = 16,
 	XG_ROW_HEAD = 6, /* words of struct xg_row before those of the row itself */
 	XG_LINE_WORDS = 8,
@@ -237,6 +248,8 @@ struct xg_config {
 	__u64 tick_ns; /* of the kernel's jiffies */
 	__u64 first_jiffy; /* what jiffies were when the system started */
 	__u64 limit_deepest_ns; /* no bucket is fuller */
+	__u64 talker_seed; /* of the hash of sources in the map `talkers` */
+	__u64 talker_mask6[2]; /* the bits that tell them apart, network order */
 	struct xg_rate log_rate; /* all events of all ports together */
 	struct xg_session session;
 	__u32 root[XG_DIM_COUNT]; /* TABLE, PREFIX: what a lookup begins with */
@@ -244,9 +257,11 @@ struct xg_config {
 	__u32 none
 		[XG_DIM_COUNT]; /* what a packet without the field finds; CONST: what each finds */
 	__u32 meta; /* line of the rows of meta classes, XG_DIRECT_VALUES to the line; 0: none */
-	__u32 order; /* line of the numbers of rules by position */
+	__u32 order; /* line of the numbers of rules by position; 0: a position is the number */
 	__u32 narrow_limits; /* narrow: the rules with the action limit */
 	__u32 narrow_deciding; /* narrow: the others */
+	__u32 talker_mask4; /* as talker_mask6 */
+	__u32 talker_sets; /* of the map `talkers`, on each CPU, a power of two; 0: sources are not counted */
 	__u16 first[XG_ROW_WORDS]; /* the first rule of each word; ascending */
 	__u8 use[XG_DIM_COUNT]; /* enum xg_use */
 	__u8 words; /* words of a row in use, 0: no rules */
@@ -265,7 +280,7 @@ struct xg_config {
 	__u8 af_xdp; /* some rule hands packets to an AF_XDP target */
 	__u8 limits; /* some rule has the action limit */
 	__u8 allow; /* the table of sources that no block covers is not empty */
-	__u8 zero[1];
+	__u8 dense; /* up to XG_DENSE_WORDS words: each row is a line of them, without summaries */
 };
 
 /* A cache line, of which everything is built that a lookup walks. */
@@ -301,7 +316,8 @@ struct xg_path {
 };
 
 /*
- * A row: which rules a value satisfies, a bit a position, 64 positions a word. Only words stand here that are
+ * A row: which rules a value satisfies, a bit a position, 64 positions a word. Up to XG_DENSE_WORDS words are a
+ * struct xg_line, all of them, and those behind the last are zero. Of more, only words stand here that are
  * neither empty nor full, in order; the first two in the row's first line, the others in the lines behind it.
  */
 struct xg_row {
@@ -365,6 +381,32 @@ struct xg_offender {
 struct xg_counter {
 	__u64 packets;
 	__u64 bytes;
+};
+
+/* What a source sent, as one CPU saw it: a cache line. See bpf/talker.h. */
+struct xg_talker {
+	__u8 addr[16]; /* as in struct xg_event, less the bits that are not looked at */
+	__u64 packets;
+	__u64 bytes;
+	__u64 dropped; /* those of its packets that were dropped or rejected */
+	__u64 first_ns; /* CLOCK_MONOTONIC by ticks */
+	__u64 last_ns;
+	__u8 family; /* 0: nobody */
+	__u8 verdict; /* enum xg_verdict, of the last packet, as the next two */
+	__u8 reason; /* enum xg_reason */
+	__u8 port; /* slot */
+	__u8 level; /* how often its packets doubled */
+	__u8 zero[3];
+};
+
+/* Sources whose hashes fall together. */
+struct xg_talker_set {
+	__u64 tags; /* a byte of each one's hash */
+	__u32 keep[XG_TALKER_WAYS]; /* the least gives way */
+	__u64 gone_packets; /* what sources had sent that gave way */
+	__u64 gone_bytes;
+	__u64 gone_sources;
+	struct xg_talker talker[XG_TALKER_WAYS];
 };
 
 /* Key of the table of fragmented packets: what all fragments of one have in common. */

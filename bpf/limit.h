@@ -37,11 +37,6 @@ struct limit_source {
 	__u64 rest;
 };
 
-struct limit_hash {
-	__u64 key;
-	__u32 line;
-};
-
 /* A packet that is not IP has no source: all of them are one. Not 0: it lacks what it must have. */
 static __always_inline int limit_source(struct xdp_md *ctx, __u32 family, __u32 l3,
 					struct limit_source *source)
@@ -65,42 +60,42 @@ static __always_inline int limit_source(struct xdp_md *ctx, __u32 family, __u32 
 	return 0;
 }
 
-/* CLOCK_MONOTONIC, but for the part of a second that the system had run before its first tick. */
-static __always_inline __u64 limit_clock(const struct xg_limit *limit)
+/* CLOCK_MONOTONIC by ticks, but for the part of a second that the system had run before its first one. */
+static __always_inline __u64 tick_clock(void)
 {
-	if (limit->exact)
-		return bpf_ktime_get_ns();
 	return (bpf_jiffies64() - cfg.first_jiffy) * cfg.tick_ns;
 }
 
-/* Leaves what tells this source from others to this limit. */
-static __always_inline void mask_source(const struct xg_limit *limit, __u32 family,
-					struct limit_source *source)
+static __always_inline __u64 limit_clock(const struct xg_limit *limit)
+{
+	return limit->exact ? bpf_ktime_get_ns() : tick_clock();
+}
+
+/* Leaves of a source the bits that are asked for, in network order. */
+static __always_inline void mask_source(__u32 family, struct limit_source *source, __u32 mask4,
+					__u64 mask6_first, __u64 mask6_rest)
 {
 	if (family == 4) {
-		source->first &= limit->mask4;
+		source->first &= mask4;
 	} else if (family == 6) {
-		const __u64 *mask = (const void *)limit->mask6;
-
-		source->first &= mask[0];
-		source->rest &= mask[1];
+		source->first &= mask6_first;
+		source->rest &= mask6_rest;
 	}
 }
 
 #define GOLDEN_RATIO 0x9e3779b97f4a7c15 /* of 2^64, odd */
 
 /* The other multipliers are those of splitmix64. */
-static __always_inline struct limit_hash hash_source(const struct xg_limit *limit, __u32 family,
-						     const struct limit_source *source)
+static __always_inline __u64 hash_source(__u64 seed, __u32 family,
+					 const struct limit_source *source)
 {
-	__u64 x = ((limit->seed + family * GOLDEN_RATIO) ^ source->first) * GOLDEN_RATIO;
+	__u64 x = ((seed + family * GOLDEN_RATIO) ^ source->first) * GOLDEN_RATIO;
 
 	x ^= x >> 32;
 	x = (x ^ source->rest) * 0xbf58476d1ce4e5b9;
 	x ^= x >> 32;
 	x *= 0x94d049bb133111eb;
-	x ^= x >> 32;
-	return (struct limit_hash){ .key = x & ~LIMIT_TIME, .line = x & (XG_LIMIT_LINES - 1) };
+	return x ^ x >> 32;
 }
 
 /*
@@ -216,24 +211,26 @@ static __always_inline bool source_over_rate(const struct xg_limit *limit, __u32
 					     struct limit_source *source, __u64 now, __u64 cost,
 					     __u32 *at)
 {
+	const __u64 *mask6 = (const void *)limit->mask6;
 	struct xg_limit_line *line;
-	struct limit_hash hash;
+	__u64 hash, key;
 
-	mask_source(limit, family, source);
-	hash = hash_source(limit, family, source);
-	*at = hash.line;
+	mask_source(family, source, limit->mask4, mask6[0], mask6[1]);
+	hash = hash_source(limit->seed, family, source);
+	key = hash & ~LIMIT_TIME;
+	*at = hash & (XG_LIMIT_LINES - 1);
 	line = bpf_map_lookup_elem(&limit_lines, at);
 	if (!line)
 		return false;
 	for (int i = 0; i < LIMIT_TRIES; i++) {
-		__u64 seen, fresh = hash.key + now, *bucket;
-		__u32 way = find_bucket(line, hash.key, now);
+		__u64 seen, fresh = key + now, *bucket;
+		__u32 way = find_bucket(line, key, now);
 
 		if (way < XG_LIMIT_WAYS) {
-			if (!overcharged(&line->bucket[way], hash.key, now, cost, limit->depth_ns))
+			if (!overcharged(&line->bucket[way], key, now, cost, limit->depth_ns))
 				return false;
 			*at = limit->slot;
-			note_offender(at, family, source, hash.key, now);
+			note_offender(at, family, source, key, now);
 			return true;
 		}
 		bucket = &line->bucket[emptiest_bucket(line, now)];

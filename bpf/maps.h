@@ -6,8 +6,8 @@
  *   image   lines, rules, limits, MAC tables, allowed, fragments, known: one set a policy, filled before the program
  *           that uses it is attached; lines change only as xdpgw/set_edits.py says, the last two as packets come. A reload builds a new
  *           set beside the old one; the link then changes programs, so that a packet meets one set, whole.
- *   books   counters, log books, buckets, sources, blocks, the ring, AF_XDP sockets: pinned, handed from
- *           program to program.
+ *   books   counters, log books, buckets, talkers, sources, blocks, the ring, AF_XDP sockets: pinned, handed
+ *           from program to program.
  * max_entries of an image map is a placeholder; control sets what the policy needs before load.
  */
 #ifndef XG_MAPS_H
@@ -168,6 +168,18 @@ struct {
 	__type(key, __u32);
 	__type(value, struct xg_offender[XG_OFFENDERS]);
 } limit_offenders SEC(".maps");
+
+/*
+ * What each source sent: cfg.talker_sets sets of each CPU, one CPU after the other. Mappable, for control reads it
+ * so, and each set begins on a cache line.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xg_talker_set);
+} talkers SEC(".maps");
 
 /* When a source was last told, CLOCK_MONOTONIC (coarse) in ns. */
 struct {

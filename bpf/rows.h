@@ -2,8 +2,9 @@
 /*
  * rows.h - from what lookups found to the rule that decides.
  *
- * Three things keep the cost from growing with rules:
+ * Four things keep the cost from growing with rules:
  *   - Up to 31 rules are the lookup's result itself, and there are no rows.
+ *   - Up to 512 rules are dense: a row is one line of bits, and lines are ANDed whole.
  *   - A row has a summary, a bit for each word of 64 rules, and only words whose summaries meet are
  *     looked at (Baboescu and Varghese, SIGCOMM 2001). Control places rules so that they seldom do:
  *     those that leave the same dimensions open, and those of neighbouring addresses, share words.
@@ -79,15 +80,17 @@ static __always_inline __u32 summary_of(const struct found *found)
 	return *(const volatile __u8 *)&found->summary & 3;
 }
 
-/* One word of the row at a line, of which `bit` of the summary says that it is not empty; 0 if there is no line. */
+/* found->word of the row at a line, of which `bit` of the summary says that it is not empty; 0 if there is no line. */
 static __always_inline __u64 row_word(const struct found *found, __u32 at, __u64 bit)
 {
 	const struct xg_row *row = line_at(at);
-	const struct xg_line *line;
+	const struct xg_line *line = (const void *)row;
 	__u32 n = XG_ROW_HEAD;
 
 	if (!row)
 		return 0;
+	if (cfg.dense)
+		return line->word[found->word % XG_LINE_WORDS];
 	if (row->all[summary_of(found)] & bit)
 		return ~0ULL;
 	n += ones(standing(row, summary_of(found)) & (bit - 1));
@@ -102,8 +105,11 @@ static __always_inline __u64 row_word(const struct found *found, __u32 at, __u64
 /* The number of the rule at a position. */
 static __always_inline __u32 rule_at(__u32 position)
 {
-	const __u16 *numbers = line_at(cfg.order + position / XG_LINE_RULES);
+	const __u16 *numbers;
 
+	if (!cfg.order)
+		return position;
+	numbers = line_at(cfg.order + position / XG_LINE_RULES);
 	return numbers ? numbers[position % XG_LINE_RULES] : XG_NO_RULE;
 }
 
@@ -172,6 +178,49 @@ __noinline int search(struct found *found)
 	}
 	found->left = some;
 	return !!some;
+}
+
+/* ANDs the words of a dense row. Returns -1 if there is no such row. */
+static __always_inline int and_line(__u32 at, __u64 bits[XG_DENSE_WORDS])
+{
+	const struct xg_line *line = line_at(at);
+
+	if (!line)
+		return -1;
+#pragma unroll
+	for (int w = 0; w < XG_DENSE_WORDS; w++)
+		if (w < cfg.deciding)
+			bits[w] &= line->word[w];
+	return 0;
+}
+
+#define AND_LINE(DIM) \
+	if (cfg.use[XG_DIM_##DIM] == XG_USE_ROW && and_line(found->row[XG_DIM_##DIM], bits)) \
+	return MATCH_ERROR
+
+/*
+ * The first rule that is no limit, of dense rows. A function of its own, so that its bits are on the stack of nobody
+ * else.
+ */
+__noinline int match_dense(struct found *found)
+{
+	__u64 bits[XG_DENSE_WORDS], first = 0;
+	__u32 position = 0;
+
+	if (!found)
+		return MATCH_ERROR;
+	__builtin_memset(bits, 0xff, sizeof(bits));
+	if (cfg.meta && and_line(found->meta, bits))
+		return MATCH_ERROR;
+	EACH_ROW(AND_LINE);
+#pragma unroll
+	for (int w = 0; w < XG_DENSE_WORDS; w++) {
+		if (first || w >= cfg.deciding)
+			break;
+		first = bits[w];
+		position = w * 64;
+	}
+	return first ? (int)rule_at(position + lowest_bit(first)) : MATCH_NONE;
 }
 
 /* ANDs the summaries of a row. Returns -1 if there is no such row. */
@@ -332,6 +381,16 @@ static __always_inline int match_rows(struct xdp_md *ctx, const struct pkt *pkt,
 	struct xg_known *known = NULL;
 	int over;
 
+	if (cfg.dense) {
+		int number = match_dense(found);
+
+		if (number == MATCH_ERROR || !asks_limits())
+			return number;
+		if (number >= 0)
+			found->best = number;
+		over = limit_rows(ctx, found, some, limit_packet(pkt));
+		return over == MATCH_NONE ? number : over;
+	}
 	if (cfg.meta && summarize(found->meta, some))
 		return MATCH_ERROR;
 	EACH_ROW(SUMMARIZE);

@@ -12,6 +12,7 @@
 #include "match.h"
 #include "verdict.h"
 #include "event.h"
+#include "talker.h"
 
 static __always_inline enum xdp_action filter(struct xdp_md *ctx)
 {
@@ -25,6 +26,7 @@ static __always_inline enum xdp_action filter(struct xdp_md *ctx)
 
 	hand_over(ctx, &judged);
 	count(&pkt, &judged);
+	count_source(ctx, &pkt, &judged);
 	if (cfg.explain)
 		explain_packet(ctx, &pkt, &judged);
 	else

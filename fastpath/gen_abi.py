@@ -52,6 +52,8 @@ STRUCTS = (
     "limit_line",
     "offender",
     "counter",
+    "talker",
+    "talker_set",
     "fragment_key",
     "fragment",
     "block",

@@ -1,9 +1,11 @@
-"""What several commands share: the option --json, words on stderr, the filter in force."""
+"""What several commands share: the option --json, what is read and said, the filter in force."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,7 +14,17 @@ from xdpgw.errors import XdpgwError
 if TYPE_CHECKING:
     from xdpgw.pins import Instance, Manifest
 
-__all__ = ["as_json_option", "in_force", "note", "print_json"]
+__all__ = [
+    "as_json_option",
+    "duration_text",
+    "in_force",
+    "note",
+    "print_json",
+    "reading",
+    "time_text",
+]
+
+_T = TypeVar("_T")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -45,3 +57,30 @@ def in_force() -> tuple[Instance, Manifest]:
             "xdpgw run FILE starts one; --netns NAME looks into another namespace",
         )
     return instance, manifest
+
+
+def reading(option: str | None, read: Callable[[], _T]) -> _T:
+    """What `read` gives; a usage error with what was wrong."""
+    from xdpgw.literals import Wrong
+
+    try:
+        return read()
+    except Wrong as wrong:
+        text = wrong.message + (f" ({wrong.hint})" if wrong.hint else "")
+        raise click.BadParameter(text, param_hint=option) from wrong
+
+
+def duration_text(ns: int) -> str:
+    """A time in its two largest units: 9m58s."""
+    left = max(1, -(-ns // 10**9))
+    out: list[str] = []
+    for unit, seconds in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= seconds or out:
+            out.append(f"{left // seconds}{unit}")
+            left %= seconds
+    return "".join(out[:2])
+
+
+def time_text(ns: int) -> str:
+    """Local time of a CLOCK_REALTIME."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ns / 1e9))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from xdpgw import _abi as abi
 from xdpgw import rules as r
 from xdpgw._abi import Dim
 from xdpgw.errors import KernelError, UnsupportedError
-from xdpgw.limits import first_jiffy, limit_bytes, limit_name, limit_words, limits_in
+from xdpgw.limits import first_jiffy, limit_bytes, limit_name, limit_words, limits_in, netmask
 
 if TYPE_CHECKING:
     from xdpgw.config import Config
@@ -135,6 +136,8 @@ class Image:
         explain: bool = False,
         multi_buffer: bool = False,
         tick_ns: int = 4_000_000,
+        talker_sets: int = 0,
+        talker_seed: int = 0,
     ) -> bytes:
         """The struct xg_config of one port's program.
 
@@ -144,6 +147,9 @@ class Image:
             explain: write what was found to the map `explained` instead of logging.
             multi_buffer: a frame may lie in several buffers (kernel 5.18).
             tick_ns: of the kernel that the program is for (`facts.tick_ns`).
+            talker_sets: of the map `talkers`, on each CPU (`talkers.sets_for`); 0 where sources are
+                not counted.
+            talker_seed: of the hash of sources.
         """
         from xdpgw._native import ffi
 
@@ -170,6 +176,9 @@ class Image:
         cfg.tick_ns = tick_ns
         cfg.first_jiffy = first_jiffy(tick_ns)
         cfg.allow = bool(config.policy.allow)
+        cfg.talker_sets, cfg.talker_seed = talker_sets, talker_seed
+        cfg.talker_mask4 = int.from_bytes(netmask(config.sources.prefix4, 4), sys.byteorder)
+        ffi.memmove(cfg.talker_mask6, netmask(config.sources.prefix6, 16), 16)
         return bytes(ffi.buffer(cfg))
 
     @property
@@ -337,6 +346,7 @@ def _write_tables(out: object, tables: Tables, port: str) -> None:
     cfg.meta, cfg.order, cfg.known = tables.meta, tables.order, tables.known
     cfg.words, cfg.deciding = tables.placement.words, tables.placement.deciding
     cfg.narrow, cfg.narrow_limits = tables.placement.narrow, tables.placement.narrow_limits
+    cfg.dense = tables.placement.dense
     if tables.placement.narrow:
         every = (1 << len(tables.placement.position_of)) - 1
         cfg.narrow_deciding = every & ~tables.placement.narrow_limits

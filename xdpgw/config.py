@@ -22,6 +22,7 @@ __all__ = [
     "PolicySettings",
     "PortSettings",
     "SinkSettings",
+    "SourceSettings",
     "Target",
     "loads",
     "read",
@@ -139,6 +140,25 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """[sources]: what each source sent is counted.
+
+    Args:
+        slots: sources that each CPU knows at once; a power of two.
+        prefix4: bits of an IPv4 address that tell sources apart.
+        prefix6: the same of IPv6.
+        geoip: databases that know country and AS; the directory of the policy file is already
+            before them.
+    """
+
+    count: bool = True
+    slots: int = 8192
+    prefix4: int = 32
+    prefix6: int = 128
+    geoip: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GatewaySettings:
     """[gateway]: on_exit says what happens to the filter, coexist asks for libxdp's dispatcher."""
 
@@ -178,6 +198,7 @@ class Config:
     log: LogSettings = LogSettings()
     gateway: GatewaySettings = GatewaySettings()
     fastpath: FastpathSettings = FastpathSettings()
+    sources: SourceSettings = SourceSettings()
     warnings: tuple[Diagnostic, ...] = ()
     text: str = ""
     _meaning: Meaning | None = field(default=None, repr=False, compare=False)

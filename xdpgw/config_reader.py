@@ -23,6 +23,7 @@ from xdpgw.config import (
     Meaning,
     PolicySettings,
     PortSettings,
+    SourceSettings,
     Target,
 )
 from xdpgw.errors import ConfigError, Diagnostic
@@ -53,10 +54,13 @@ MAX_QUEUE = 4095
 MAX_TARGETS = 16
 """AF_XDP targets of one policy: XG_MAX_TARGETS of bpf/abi.h."""
 
+SLOTS_LEAST, SLOTS_MOST = 128, 1 << 22
+"""Sources that are counted at once: 72 bytes each, on each CPU."""
+
 MAX_CPU = 8191
 """Highest CPU number that is taken for one: NR_CPUS of the largest kernels, less one."""
 
-_TABLES = ("policy", "sets", "ports", "af_xdp", "log", "gateway", "fastpath")
+_TABLES = ("policy", "sets", "ports", "af_xdp", "log", "gateway", "fastpath", "sources")
 _CAPTURE_KEYS = ("snaplen", "max_bytes", "keep")
 _TOML_HINTS = {
     "Invalid value": "put text in quotes",
@@ -136,10 +140,22 @@ class _Reader(SetTables, SinkTables):
         names = Names(sets, self.data.get("ports", {}), self.data.get("af_xdp", {}))
         rules, resolved, warnings = self.rules(names)
         log, gateway = self.log(), self.gateway()
-        fast = self.fastpath()
+        fast, sources = self.fastpath(), self.sources()
         meaning = Meaning(resolved, (rules, sets, ports, targets))
         return Config(
-            path, policy, rules, sets, ports, targets, log, gateway, fast, warnings, text, meaning
+            path,
+            policy,
+            rules,
+            sets,
+            ports,
+            targets,
+            log,
+            gateway,
+            fast,
+            sources,
+            warnings,
+            text,
+            meaning,
         )
 
     def policy(self, sets: Mapping[str, NamedSet]) -> PolicySettings:
@@ -263,11 +279,7 @@ class _Reader(SetTables, SinkTables):
     def fastpath(self) -> FastpathSettings:
         keys = ("mode", "ring", "busy_poll", "busy_budget", "cpus")
         table = self.table(("fastpath",), keys)
-        ring = self.integer(("fastpath", "ring"), table.get("ring", 2048), 64, 32_768)
-        if ring & (ring - 1):
-            near = 1 << ring.bit_length()
-            hint = f"write {near // 2} or {near}"
-            self.say_value(("fastpath", "ring"), f"ring {ring} is not a power of two", hint)
+        ring = self.power_of_two(("fastpath", "ring"), table.get("ring", 2048), 64, 32_768)
         poll = self.string(("fastpath", "busy_poll"), "off", 'a time: "20us", or "off"')
         return FastpathSettings(
             self.choice(("fastpath", "mode"), ("auto", "zerocopy", "copy"), "auto"),
@@ -281,6 +293,14 @@ class _Reader(SetTables, SinkTables):
             self.integer(("fastpath", "busy_budget"), table.get("busy_budget", 64), 1, 65_535),
             self.cpus(("fastpath", "cpus"), table.get("cpus", [])),
         )
+
+    def power_of_two(self, path: KeyPath, value: object, lo: int, hi: int) -> int:
+        found = self.integer(path, value, lo, hi)
+        if found & (found - 1):
+            near = 1 << found.bit_length()
+            hint = f"write {near // 2} or {near}"
+            self.say_value(path, f"{path[-1]} {found} is not a power of two", hint)
+        return found
 
     def cpus(self, path: tuple[str, ...], value: object) -> tuple[int, ...]:
         if not isinstance(value, list):
@@ -306,6 +326,24 @@ class _Reader(SetTables, SinkTables):
             ),
             self.sinks(("log", "sinks"), sinks),
         )
+
+    def sources(self) -> SourceSettings:
+        of, default = ("sources",), SourceSettings()
+        table = self.table(of, ("count", "slots", "prefix4", "prefix6", "geoip"))
+        slots = table.get("slots", default.slots)
+        return SourceSettings(
+            self.boolean((*of, "count"), default.count),
+            self.power_of_two((*of, "slots"), slots, SLOTS_LEAST, SLOTS_MOST),
+            self.integer((*of, "prefix4"), table.get("prefix4", default.prefix4), 0, 32),
+            self.integer((*of, "prefix6"), table.get("prefix6", default.prefix6), 0, 128),
+            self.files((*of, "geoip"), table.get("geoip", [])),
+        )
+
+    def files(self, path: KeyPath, value: object) -> tuple[Path, ...]:
+        if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+            self.say_type(path, value, 'a list of files: ["GeoLite2-Country.mmdb"]')
+            return ()
+        return tuple(self.base / x for x in value)
 
     def gateway(self) -> GatewaySettings:
         self.table(("gateway",), ("on_exit", "coexist"))

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from xdpgw import __version__, blocks, loader, rules
+from xdpgw import __version__, blocks, loader, rules, talkers
 from xdpgw import _abi as abi
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Names, Session, compile_rules, compile_tables, names_of
@@ -34,12 +34,15 @@ from xdpgw.errors import BusyError, UnsupportedError, XdpgwError
 from xdpgw.facts import mtu_of, receive_queues, single_buffer_mtu
 from xdpgw.kernel import Link, Map, Program
 from xdpgw.live_sets import LiveSets
-from xdpgw.pins import BOOKS, Attached, Instance, Manifest
+from xdpgw.pins import BOOKS, Attached, Counted, Instance, Manifest
 
 if TYPE_CHECKING:
     from xdpgw.tables import Tables
 
 __all__ = ["Applied", "apply", "detach", "require_supported", "take_charge", "update_sets"]
+
+TALKERS = "talkers"
+"""The book of what each source sent; its size is the policy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class Applied:
     """Prefixes that `update_sets` changed in the tables in force; None where all was made anew."""
     rebuilt: str | None = None
     """Why it had to be, where `update_sets` made all anew."""
+    forgets: bool = False
+    """What sources sent so far: they are counted by other settings, or no longer."""
 
 
 def require_supported(ruleset: rules.RuleSet) -> None:
@@ -159,13 +164,16 @@ def _apply(
         books = held.enter_context(instance.books())
         names = names_of(ruleset, _names(before), lambda _: secrets.randbits(63))
         image = compile_rules(ruleset, names, tables)
+        counted, recounts = _counted(config, before, books)
+        kept = {name: book for name, book in books.items() if not (recounts and name == TALKERS)}
         loaded = held.enter_context(
             loader.load(
                 image,
                 list(config.ports),
-                books=books,
+                books=kept,
                 session=session,
                 jumbo=_jumbo(config),
+                talker_seed=counted.seed if counted else 0,
             )
         )
         restored = None
@@ -187,9 +195,10 @@ def _apply(
             for port, was in old.items():
                 program = loaded.programs[port]
                 attached[port] = Attached(was.ifindex, was.mode, program.info().id, was.note)
-            manifest = _manifest(image, attached)
+            manifest = _manifest(image, attached, counted)
             undo.callback(instance.withdraw)
-            instance.announce(manifest)
+            anew = {name: loaded.maps[name] for name in books if name not in kept}
+            instance.announce(manifest, anew)
             for port in old:
                 _switch(instance, port, loaded.programs[port], held, undo)
             instance.confirm()
@@ -200,7 +209,8 @@ def _apply(
         gone = [port for port in instance.linked_ports() if port not in config.ports]
         for port in gone:
             instance.drop_link(port)
-    return Applied(manifest, tuple(new), tuple(old), tuple(gone), restored)
+    forgets = recounts and before is not None and before.counted is not None
+    return Applied(manifest, tuple(new), tuple(old), tuple(gone), restored, forgets=forgets)
 
 
 def update_sets(
@@ -274,6 +284,16 @@ def _ifindexes(config: Config) -> dict[str, int]:
     return found
 
 
+def _counted(
+    config: Config, before: Manifest | None, books: Mapping[str, Map]
+) -> tuple[Counted | None, bool]:
+    """How sources are counted, and whether that begins anew."""
+    known = before.counted if before else None
+    entries = books[TALKERS].info().max_entries if books else None
+    found = talkers.counted(config.sources, known, entries)
+    return found, before is None or found != known
+
+
 def _jumbo(config: Config) -> set[str]:
     """Ports whose driver may lay a frame over several buffers.
 
@@ -313,7 +333,7 @@ def _names(manifest: Manifest | None) -> Names:
     )
 
 
-def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
+def _manifest(image: Image, ports: Mapping[str, Attached], counted: Counted | None) -> Manifest:
     config, names = image.ruleset.config, image.names
     return Manifest(
         version=__version__,
@@ -331,6 +351,8 @@ def _manifest(image: Image, ports: Mapping[str, Attached]) -> Manifest:
         log_sources=config.log.sources,
         reads_vlan=bool(image.tables.use[Dim.VLAN]),
         allow=config.policy.allow,
+        counted=counted,
+        geoip=tuple(os.path.abspath(path) for path in config.sources.geoip),
     )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from xdpgw.kernel import Map
     from xdpgw.pins import Instance, Manifest
 
-__all__ = ["Address", "Hash", "hash_source", "limits_of"]
+__all__ = ["Address", "Hash", "hash_source", "limits_of", "source_hash", "ticks_ns"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -52,10 +52,16 @@ class Hash:
 
 def hash_source(seed: int, limit: Limit, source: Address | None) -> Hash:
     """As bpf/limit.h has it; None is what all packets that are not IP have in common."""
+    x = source_hash(seed, source, limit.prefix4, limit.prefix6)
+    return Hash(x & ~_TIME, x & (abi.LIMIT_LINES - 1))
+
+
+def source_hash(seed: int, source: Address | None, prefix4: int, prefix6: int) -> int:
+    """The 64 bits of hash_source() of bpf/limit.h, of a source less what lies behind a prefix."""
     family, bits = 0, 0
     if source is not None:
         family = source.version
-        bits = limit.prefix4 if family == 4 else limit.prefix6
+        bits = prefix4 if family == 4 else prefix6
     address = b"" if source is None else source.packed
     masked = bytes(a & b for a, b in zip(address, netmask(bits, len(address)), strict=True))
     first, rest = (
@@ -66,8 +72,7 @@ def hash_source(seed: int, limit: Limit, source: Address | None) -> Hash:
     x = (x ^ rest) * 0xBF58476D1CE4E5B9 & _WORD
     x ^= x >> 32
     x = x * 0x94D049BB133111EB & _WORD
-    x ^= x >> 32
-    return Hash(x & ~_TIME, x & (abi.LIMIT_LINES - 1))
+    return x ^ x >> 32
 
 
 def limits_of(
@@ -138,9 +143,13 @@ class _Clocks:
 
     @classmethod
     def read(cls) -> _Clocks:
-        tick_ns, jiffies = facts.tick_ns(), facts.jiffies()
-        ticks_ns = None if jiffies is None else (jiffies - first_jiffy(tick_ns)) * tick_ns
-        return cls(time.monotonic_ns(), ticks_ns)
+        return cls(time.monotonic_ns(), ticks_ns())
+
+
+def ticks_ns() -> int | None:
+    """The clock of the datapath that goes by ticks; None: this kernel does not tell."""
+    tick_ns, jiffies = facts.tick_ns(), facts.jiffies()
+    return None if jiffies is None else (jiffies - first_jiffy(tick_ns)) * tick_ns
 
 
 @dataclass(frozen=True, slots=True)

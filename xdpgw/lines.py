@@ -39,7 +39,10 @@ _INDEX2_STEPS = abi.INDEX_ENDS * _LEAVES
 _ROOT_STEPS = _LEAVES  # a root of more steps is direct, as each packet comes by
 _LAST = (1 << abi.STRIDE_BITS) - 1
 _TURNS2_STEPS = 2 * abi.TURNS_STEPS
-_DIRECT, _TURNS, _TURNS2 = 3, 4, 5  # kinds of nodes beside those by size
+_INDEX, _INDEX2, _DIRECT, _TURNS, _TURNS2 = 1, 2, 3, 4, 5  # kinds of nodes; 0: leaves
+_PAGE_LINES = abi.PAGE_VALUES // abi.DIRECT_VALUES
+_PAGES = (_LAST + 1) // abi.PAGE_VALUES
+_MOST_PAGES = 240  # with the table of pages 64 KiB, a quarter of what a value per number takes
 
 
 class Full(Exception):
@@ -178,12 +181,15 @@ class Lines:
         turning = steps.turning & (steps.count > abi.LEAF_STEPS)
         kinds[turning & (steps.count <= abi.TURNS_STEPS)] = _TURNS
         kinds[turning & (steps.count > abi.TURNS_STEPS) & (steps.count <= _TURNS2_STEPS)] = _TURNS2
-        if direct is None:
-            direct = stride == 0 and len(steps.first) > _ROOT_STEPS
-        if direct:
+        last = steps.last
+        root = direct is None and stride == 0
+        if direct or (root and len(steps.first) > _ROOT_STEPS):
             kinds[:] = _DIRECT
         kinds[~left] = -1
-        last = steps.last
+        if root and left[0]:
+            paged = self._pages(np.repeat(steps.value, last - steps.first + 1))
+            if paged is not None:
+                refs[0], kinds[0] = paged, -1
         writers = (self._leaves, self._indexes, self._indexes2, None, self._turns, self._turns2)
         for kind, write in enumerate(writers):
             chosen = kinds == kind
@@ -198,6 +204,14 @@ class Lines:
             widths = last[mine] - steps.first[mine] + 1
             refs[node] = Ref.DIRECT | self.values(np.repeat(steps.value[mine], widths))
         return refs
+
+    def _pages(self, values: Values) -> int | None:
+        """A root of pages of these values, 65,536 of them; None where they are too many."""
+        pages, number = np.unique(values.reshape(_PAGES, -1), axis=0, return_inverse=True)
+        if len(pages) > _MOST_PAGES:
+            return None
+        first = self.values(pages.reshape(-1))
+        return Ref.PAGES | self.values((first + _PAGE_LINES * number).astype(np.uint32))
 
     def _leaves(
         self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values

@@ -19,7 +19,8 @@ from xdpgw._abi import Dim
 from xdpgw.compile import Image, Session
 from xdpgw.errors import KernelError, UnsupportedError, XdpgwError
 from xdpgw.facts import single_buffer_mtu, tick_ns
-from xdpgw.kernel import XDP_HAS_FRAGS, BpfObject, Map, Program
+from xdpgw.kernel import XDP_HAS_FRAGS, BpfObject, Map, Program, possible_cpus
+from xdpgw.talkers import sets_for
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -102,6 +103,7 @@ def load(
     explain: bool = False,
     multi_buffer: bool = False,
     jumbo: Collection[str] = (),
+    talker_seed: int = 0,
 ) -> Loaded:
     """Load the datapath for some ports.
 
@@ -113,6 +115,7 @@ def load(
         explain: programs that write their findings to the map `explained` and log nothing.
         multi_buffer: programs that take a frame's length over all of its buffers (kernel 5.18).
         jumbo: ports whose frames may lie in several buffers: their programs say so to the driver.
+        talker_seed: of the hash of sources, in the books to take over, or in the new ones.
 
     Raises:
         UnsupportedError: a kernel before 5.18, and a port of `jumbo`.
@@ -120,6 +123,8 @@ def load(
     """
     elf = artifact(DATAPATH)
     entries = entries_of(image)
+    sets = 0 if explain else sets_for(image.ruleset.config.sources)
+    entries["talkers"] = max(1, sets * possible_cpus())
     if explain:  # a policy is explained by itself, without what is blocked now
         entries |= {"blocks": 1, "block_filter": 1}
     programs: dict[str | None, Program] = {}
@@ -134,6 +139,8 @@ def load(
                 explain=explain,
                 multi_buffer=multi_buffer or frags,
                 tick_ns=tick_ns(),
+                talker_sets=sets,
+                talker_seed=talker_seed,
             )
             with _told_of_size(image), _told_of_frags(port if frags else None):
                 obj.load(

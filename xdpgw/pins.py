@@ -36,7 +36,7 @@ from xdpgw.kernel import Link, Map, ensure_bpffs, netns_inode
 from xdpgw.rule_types import Prefix
 from xdpgw.state import state_folder
 
-__all__ = ["BOOKS", "Attached", "Instance", "Manifest", "notes", "xsk_key"]
+__all__ = ["BOOKS", "Attached", "Counted", "Instance", "Manifest", "notes", "xsk_key"]
 
 BOOKS = (
     "counters",
@@ -46,6 +46,7 @@ BOOKS = (
     "limit_buckets",
     "limit_lines",
     "limit_offenders",
+    "talkers",
     "sources",
     "events",
     "xsks",
@@ -70,6 +71,16 @@ class Attached(msgspec.Struct, frozen=True):
     """Why `auto` did not get native."""
 
 
+class Counted(msgspec.Struct, frozen=True):
+    """How sources are counted. With other settings, the counts begin anew."""
+
+    sets: int
+    """Of the map `talkers`, on each CPU."""
+    prefix4: int
+    prefix6: int
+    seed: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The policy in force: enough to show it, and to replace it, without the file it came from."""
 
@@ -91,6 +102,10 @@ class Manifest(msgspec.Struct, frozen=True):
     """Some rule looks at VLAN tags."""
     allow: tuple[Prefix, ...] = ()
     """Sources that no block covers."""
+    counted: Counted | None = None
+    """None: sources are not counted."""
+    geoip: tuple[str, ...] = ()
+    """Databases that know where sources are."""
     abi: int = abi.MANIFEST_VERSION
 
 
@@ -295,26 +310,37 @@ class Instance:
             "nothing is filtered in between",
         )
 
-    def announce(self, manifest: Manifest) -> None:
-        """Write down what is about to come into force."""
+    def announce(self, manifest: Manifest, books: Mapping[str, Map] | None = None) -> None:
+        """Write down what is about to come into force.
+
+        Args:
+            books: those that the new programs do not take over, but have anew.
+        """
         import numpy as np
 
+        self.withdraw()
+        for name, book in (books or {}).items():
+            book.pin(self._next(name))
         raw = msgspec.json.encode(manifest)
         parts = -(-len(raw) // _PART_BYTES)
         rows = np.frombuffer(raw.ljust(parts * _PART_BYTES, b"\0"), np.uint8)
-        next_path = self.path / "manifest-next"
-        next_path.unlink(missing_ok=True)
         with Map.create("array", "xdpgw_manifest", key=4, value=_PART_BYTES, entries=parts) as blob:
             blob.update_many(np.arange(parts, dtype=np.uint32), rows.reshape(parts, -1))
-            blob.pin(next_path)
+            blob.pin(self._next("manifest"))
 
     def confirm(self) -> None:
         """What was announced is in force."""
-        os.rename(self.path / "manifest-next", self.path / "manifest")
+        for name in ("manifest", *BOOKS):
+            if name == "manifest" or self._next(name).exists():
+                os.rename(self._next(name), self.path / name)
 
     def withdraw(self) -> None:
         """What was announced did not come into force."""
-        (self.path / "manifest-next").unlink(missing_ok=True)
+        for name in ("manifest", *BOOKS):
+            self._next(name).unlink(missing_ok=True)
+
+    def _next(self, name: str) -> Path:
+        return self.path / f"{name}-next"
 
     def remove(self) -> list[str]:
         """Detach all ports and remove all pins. Returns the ports that were detached."""

@@ -8,6 +8,8 @@ them, and words are in the order of their first rule.
 
 Rules with the action limit do not decide by matching. They are in words of their own, behind the
 others and in their order, so that they are found apart from the first rule that decides.
+
+Where a row fits into a line, all words are looked at, and the rules that decide are in their order.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class Placement:
         position_of: of each rule.
         first: the lowest rule of each word, ascending.
         narrow: the rules fit into a value.
+        dense: a row fits into a line, and rules are in their order.
         deciding: how many words are of rules that are no limits; the others are of limits. Where
             it is narrow, there is one word of both.
         narrow_limits: where it is narrow, the positions of limits, a bit each.
@@ -51,7 +54,13 @@ class Placement:
     first: tuple[int, ...]
     narrow: bool
     deciding: int
+    dense: bool = False
     narrow_limits: int = 0
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the position of each rule is its number."""
+        return self.position_of == list(range(len(self.position_of)))
 
     @property
     def words(self) -> int:
@@ -65,13 +74,16 @@ def place(rules: Sequence[r.ResolvedRule]) -> Placement:
     limits = [at for at, rule in enumerate(rules) if rule.action.limit is not None]
     limit_words = [limits[at : at + 64] for at in range(0, len(limits), 64)]
     narrow_limits = 0
+    others = [at for at, rule in enumerate(rules) if rule.action.limit is None]
+    in_order = [others[at : at + 64] for at in range(0, len(others), 64)]
+    dense = not narrow and len(in_order) + len(limit_words) <= abi.DENSE_WORDS
     if narrow:
         words = [list(range(len(rules)))] if rules else []
         deciding, narrow_limits = len(words), sum(1 << at for at in limits)
     else:
-        words = _words(rules, abi.ROW_WORDS - len(limit_words))
+        words = in_order if dense else _words(rules, others, abi.ROW_WORDS - len(limit_words))
         deciding = len(words)
-        words += limit_words
+        words = words + limit_words
     rule_at = np.full(len(words) * 64, abi.NO_RULE, np.uint16)
     position_of = [0] * len(rules)
     for number, word in enumerate(words):
@@ -79,14 +91,13 @@ def place(rules: Sequence[r.ResolvedRule]) -> Placement:
         for place, at in enumerate(word):
             position_of[at] = number * 64 + place
     first = tuple(word[0] for word in words)
-    return Placement(rule_at, position_of, first, narrow, deciding, narrow_limits)
+    return Placement(rule_at, position_of, first, narrow, deciding, dense, narrow_limits)
 
 
-def _words(rules: Sequence[r.ResolvedRule], room: int) -> list[list[int]]:
-    """The rules of each word, without limits. Kinds share words only where there is no room for
-    each alone."""
-    likeness = [_likeness(rule) for rule in rules]
-    deciding = (at for at, rule in enumerate(rules) if rule.action.limit is None)
+def _words(rules: Sequence[r.ResolvedRule], deciding: Sequence[int], room: int) -> list[list[int]]:
+    """The rules of each word, of those that decide. Kinds share words only where there is no room
+    for each alone."""
+    likeness = {at: _likeness(rules[at]) for at in deciding}
     order = sorted(deciding, key=lambda at: (likeness[at], at))
     words: list[list[int]] = []
     for parts in (2, 1, 0):

@@ -69,6 +69,8 @@ def applied_text(applied: Applied) -> str:
         lines.append(f"{port}: {how}, {at.mode} mode")
         lines += [f"{port}: {note}" for note in notes(applied.manifest, port)]
     lines += [f"{port}: detached" for port in applied.detached]
+    if applied.forgets:
+        lines.append("what sources sent so far was forgotten, as [sources] is another one")
     if kept := applied.restored:
         lost = f"; {kept.lost} could not be taken over" if kept.lost else ""
         lines.append(f"blocked as before: {kept.blocks} sources, by {kept.file}{lost}")

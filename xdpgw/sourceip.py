@@ -27,6 +27,8 @@ POLICY = """
 [policy]
 default = "pass"
 malformed = "pass"
+[sources]
+count = false
 [log]
 sources = "every"
 rate = "off"

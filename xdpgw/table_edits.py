@@ -76,7 +76,7 @@ class Nodes:
 
     def slot(self, ref: int, x: int) -> tuple[int, int, int]:
         """(line, number in it, how many numbers share it) of a node's value for a number; not of
-        one whose steps take turns."""
+        one where numbers far apart share it."""
         at, ends = ref & Ref.LINE, self._ends
         if ref & Ref.KIND == Ref.DIRECT:
             return at + x // abi.DIRECT_VALUES, x % abi.DIRECT_VALUES, 1
@@ -92,9 +92,8 @@ class Nodes:
 
     def steps(self, ref: int) -> list[Step]:
         """The steps of a node."""
-        if ref & Ref.KIND == Ref.DIRECT:
-            at = (ref & Ref.LINE) * abi.DIRECT_VALUES
-            values = self.numbers.reshape(-1)[at : at + _LAST + 1]
+        if ref & Ref.KIND in (Ref.DIRECT, Ref.PAGES):
+            values = self._values(ref)
             starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
             last, value = np.append(starts[1:] - 1, _LAST), values[starts]
         elif ref & Ref.KIND in _TURNS:
@@ -111,6 +110,16 @@ class Nodes:
             value = self.numbers[leaves, : abi.LEAF_STEPS].reshape(-1)[used]
             starts = np.append(0, last[:-1] + 1)
         return list(zip(starts.tolist(), last.tolist(), value.tolist(), strict=True))
+
+    def _values(self, ref: int) -> NDArray[np.uint32]:
+        """Of a node that has one for each number: all."""
+        numbers: NDArray[np.uint32] = self.numbers.reshape(-1)
+        values = numbers[(ref & Ref.LINE) * abi.DIRECT_VALUES :][: _LAST + 1]
+        if ref & Ref.KIND == Ref.DIRECT:
+            return values
+        pages = values[: (_LAST + 1) // abi.PAGE_VALUES, None] * np.uint32(abi.DIRECT_VALUES)
+        paged: NDArray[np.uint32] = numbers[pages + np.arange(abi.PAGE_VALUES, dtype=np.uint32)]
+        return paged.reshape(-1)
 
     def _leaves(self, ref: int) -> NDArray[np.int64]:
         """The lines of a node where its values are."""
@@ -144,7 +153,7 @@ class Edit:
             return self._grown(ref, stride, group, ranges)
         parts = self._parts(stride, group, ranges)
         kind = ref & Ref.KIND
-        if kind in _TURNS or (
+        if kind in _SHARED or (
             kind != Ref.DIRECT
             and any(x != last or self._nodes.slot(ref, x)[2] != 1 for x, last, _ in parts)
         ):
@@ -252,6 +261,7 @@ class Edit:
 
 
 _TURNS = (Ref.TURNS, Ref.TURNS2)
+_SHARED = (*_TURNS, Ref.PAGES)
 _DEPTHS: dict[int, int] = {Ref.INDEX2: 0, Ref.INDEX: 1, Ref.LEAF: 2}
 """How many lines of ends a node has less than two."""
 

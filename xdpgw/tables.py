@@ -1,6 +1,6 @@
 """From rules to what the datapath looks up: lines, MAC tables, and where a lookup begins.
 
-Three forms, as `bpf/rows.h` tells them: up to 31 rules, a value found is the rules themselves;
+Forms, as `bpf/rows.h` tells them: up to 31 rules, a value found is the rules themselves;
 else it is the line of a row, or a summand of the packet's meta class. Which dimensions are folded
 into the meta class is decided here: those with the fewest classes, as long as their product is
 small.
@@ -68,7 +68,8 @@ class Tables:
         """Whether the program keeps what combinations of rows find."""
         first = self.use[: Dim.DST4 + 1]  # behind them, second tables of these
         rows = bool(self.meta) + first.count(Use.ROW)
-        return not self.placement.narrow and 1 < rows <= abi.KNOWN_ROWS
+        summed = not self.placement.narrow and not self.placement.dense
+        return summed and 1 < rows <= abi.KNOWN_ROWS
 
 
 @dataclass(slots=True)
@@ -214,7 +215,8 @@ class _Builder:
         else:
             if axes:
                 _write_rows(out, lines, axes)
-            out.order = lines.values(self.placement.rule_at)
+            if not self.placement.in_order:
+                out.order = lines.values(self.placement.rule_at)
         out.lines = lines.words
         return out
 
@@ -376,6 +378,7 @@ def _write(out: Tables, lines: Lines, axis: _Axis, use: Use, values: NDArray[np.
 
 def _write_rows(out: Tables, lines: Lines, axes: Sequence[_Axis]) -> None:
     """Folds what can be folded; the others get a row of their own."""
+    write = _dense_rows if out.placement.dense else _rows
     by_size = sorted(axes, key=lambda axis: len(axis.rows))
     folded: list[_Axis] = []
     classes = 1
@@ -393,14 +396,21 @@ def _write_rows(out: Tables, lines: Lines, axes: Sequence[_Axis]) -> None:
             _write(out, lines, axis, Use.META, values)
             together = (axis.rows[:, None, :] & together[None, :, :]).reshape(-1, together.shape[1])
         unique, number = _unique(together)
-        out.meta = lines.values(_rows(lines, unique)[number])
+        out.meta = lines.values(write(lines, unique)[number])
     for axis in axes:
         if not any(axis is x for x in folded):
-            _write(out, lines, axis, Use.ROW, _rows(lines, axis.rows))
+            _write(out, lines, axis, Use.ROW, write(lines, axis.rows))
+
+
+def _dense_rows(lines: Lines, rows: Matrix) -> NDArray[np.uint32]:
+    """Writes rows that are a line each; returns the line of each."""
+    at = lines.reserve(len(rows)) + np.arange(len(rows), dtype=np.uint32)
+    lines.words[at, : rows.shape[1]] = rows
+    return at
 
 
 def _rows(lines: Lines, rows: Matrix) -> NDArray[np.uint32]:
-    """Writes rows; returns the line of each."""
+    """Writes rows with summaries; returns the line of each."""
     some, full = rows != 0, rows == ALL
     standing = some & ~full
     count = standing.sum(axis=1)

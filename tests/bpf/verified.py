@@ -23,6 +23,7 @@ from xdpgw import config, rules
 from xdpgw.compile import Image, Session, compile_rules
 from xdpgw.kernel import BpfObject, ProgInfo
 from xdpgw.loader import entries_of
+from xdpgw.talkers import sets_for
 
 __all__ = [
     "AS_BUILT",
@@ -212,6 +213,7 @@ def load_info(elf: bytes, source: str, variant: str | Variant) -> ProgInfo:
                 session=variant.session,
                 explain=variant.explain,
                 multi_buffer=variant.multi_buffer,
+                talker_sets=sets_for(image.ruleset.config.sources),
             )
             obj.load(rodata=rodata, entries=entries_of(image))
         else:

@@ -40,6 +40,10 @@ def look(lines: NDArray[np.uint64], ref: int, value: int, strides: int) -> int:
         if kind == Ref.DIRECT:
             ref = int(values[at + x // abi.DIRECT_VALUES, x % abi.DIRECT_VALUES])
             continue
+        if kind == Ref.PAGES:
+            page = int(values[at:].reshape(-1)[x // abi.PAGE_VALUES])
+            ref = int(values[page:].reshape(-1)[x % abi.PAGE_VALUES])
+            continue
         if kind in (Ref.TURNS, Ref.TURNS2):
             turns = lines[at : at + (2 if kind == Ref.TURNS2 else 1)].view(abi.turns_dtype())
             rank = int((turns["end"] < x).sum())
@@ -82,7 +86,9 @@ def rules_of_row(tables: Tables, at: int) -> int:
     out, taken = 0, 0
     for word in range(tables.placement.words):
         bits = 0
-        if full >> word & 1:
+        if tables.placement.dense:
+            bits = int(tables.lines[at, word])
+        elif full >> word & 1:
             bits = ALL
         elif some >> word & 1:
             bits, taken = int(words[taken]), taken + 1

@@ -13,7 +13,8 @@ from xdpgw import config, rules, state
 from xdpgw import session as sessions
 from xdpgw.block_table import keys_of, lines_of
 from xdpgw.blocks import allowed_part
-from xdpgw.cli_blocks import _duration_text, _named
+from xdpgw.cli_blocks import _named
+from xdpgw.cli_json import duration_text
 from xdpgw.compile import Session, compile_rules
 from xdpgw.errors import ConfigError
 from xdpgw.literals import addresses, prefix_text
@@ -102,7 +103,7 @@ def test_block_of_ones_own_session_is_refused(
     ],
 )
 def test_time_left_is_told_in_two_units(ns: int, text: str) -> None:
-    assert _duration_text(ns) == text
+    assert duration_text(ns) == text
 
 
 def test_many_sources_are_told_by_number() -> None:

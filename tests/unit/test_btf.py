@@ -174,8 +174,8 @@ def test_mismatch_ends_the_command_with_its_own_status() -> None:
     ("old", "new", "struct_name", "wanted", "got"),
     [
         pytest.param(
-            "__u64 packets;\n\t__u64 bytes;",
-            "__u64 bytes;\n\t__u64 packets;",
+            "xg_counter {\n\t__u64 packets;\n\t__u64 bytes;",
+            "xg_counter {\n\t__u64 bytes;\n\t__u64 packets;",
             "xg_counter",
             "xg_counter.packets at 0; xg_counter.bytes at 8",
             "xg_counter.packets at 8; xg_counter.bytes at 0",

@@ -64,6 +64,35 @@ def test_lines_find_what_was_put_in(function: tuple[dict[int, int], int]) -> Non
 @pytest.mark.parametrize(
     ("steps", "kind", "lines"),
     [
+        (2, Ref.PAGES, 64 + 4 * 2),  # equal pages are there once
+        (57, Ref.PAGES, 64 + 4 * 7),
+    ],
+)
+def test_lines_a_root_is_as_small_as_its_steps_allow(steps: int, kind: Ref, lines: int) -> None:
+    built, ref = check({n * 6: n for n in range(steps)}, 1)
+    assert ref & Ref.KIND == kind
+    assert built.used == 1 + lines
+
+
+@pytest.mark.parametrize(
+    ("pages", "kind", "lines"),
+    [
+        (239, Ref.PAGES, 64 + 4 * 240),
+        (240, Ref.INDEX, 1 + 25),
+        (317, Ref.INDEX, 1 + 32),
+        (321, Ref.DIRECT, 65536 // abi.DIRECT_VALUES),
+    ],
+)
+def test_lines_a_root_of_many_pages_is_none_of_pages(pages: int, kind: Ref, lines: int) -> None:
+    steps = {n * abi.PAGE_VALUES + 1 + n % 63: n + 1 for n in range(pages)}
+    built, ref = check({0: 0} | steps, 1)
+    assert ref & Ref.KIND == kind
+    assert built.used == 1 + lines
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind", "lines"),
+    [
         (10, Ref.LEAF, 1),
         (11, Ref.TURNS, 1),
         (28, Ref.TURNS, 1),
@@ -71,35 +100,29 @@ def test_lines_find_what_was_put_in(function: tuple[dict[int, int], int]) -> Non
         (56, Ref.TURNS2, 2),
         (57, Ref.INDEX, 7),
         (320, Ref.INDEX, 33),
-        (321, Ref.DIRECT, 65536 // abi.DIRECT_VALUES),
-    ],
-)
-def test_lines_a_node_is_as_small_as_its_steps_allow(steps: int, kind: Ref, lines: int) -> None:
-    built, ref = check({n * 6: n % 2 for n in range(steps)}, 1)
-    assert ref & Ref.KIND == kind
-    assert built.used == 1 + lines
-
-
-def test_lines_three_values_take_no_turns() -> None:
-    _, ref = check({n * 6: n % 3 for n in range(11)}, 1)
-    assert ref & Ref.KIND == Ref.INDEX
-
-
-@pytest.mark.parametrize(
-    ("steps", "kind", "lines"),
-    [
         (321, Ref.INDEX2, 1 + 33 + 2),
         (10_240, Ref.INDEX2, 1 + 33 * 32),
         (10_241, Ref.DIRECT, 65536 // abi.DIRECT_VALUES),
     ],
 )
-def test_lines_a_node_below_the_root_is_large_before_it_is_direct(
+def test_lines_a_node_below_the_root_is_as_small_as_its_steps_allow(
     steps: int, kind: Ref, lines: int
 ) -> None:
     built, root = check({7 << 16: 2} | {n * 6: n % 2 for n in range(steps)}, 2)
-    assert root & Ref.KIND == Ref.LEAF
-    assert built.words.view(np.uint32)[root & Ref.LINE, 0] & Ref.KIND == kind
-    assert built.used == 1 + lines + 1
+    assert below(built, root) & Ref.KIND == kind
+    assert built.used == 1 + lines + 64 + 4 * 2
+
+
+def test_lines_three_values_take_no_turns() -> None:
+    built, root = check({7 << 16: 2} | {n * 6: n % 3 for n in range(11)}, 2)
+    assert below(built, root) & Ref.KIND == Ref.INDEX
+
+
+def below(built: Lines, root: int) -> int:
+    """What a root of pages finds for 0."""
+    assert root & Ref.KIND == Ref.PAGES
+    values = built.words.view(np.uint32)
+    return int(values[values[root & Ref.LINE, 0], 0])
 
 
 def test_lines_a_function_of_one_value_takes_none() -> None:

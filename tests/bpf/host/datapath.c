@@ -29,7 +29,7 @@ struct host_map host_maps[] = {
 	MAP(counters),	    MAP(rule_counters), MAP(log_counters),    MAP(log_buckets),
 	MAP(sources),	    MAP(explained),	MAP(fragments),	      MAP(allowed),
 	MAP(blocks),	    MAP(block_lengths), MAP(block_filter),    MAP(limits),
-	MAP(limit_buckets), MAP(limit_lines),	MAP(limit_offenders),
+	MAP(limit_buckets), MAP(limit_lines),	MAP(limit_offenders), MAP(talkers),
 };
 
 const size_t host_map_count = sizeof(host_maps) / sizeof(host_maps[0]);

@@ -27,6 +27,9 @@ __all__ = ["END", "Answer", "SanitizerReport", "Script", "build", "run"]
 
 HERE = Path(__file__).resolve().parent
 END = -1
+CPUS, TALKER_SETS = 2, 4
+"""Few sets of sources on each CPU, so that these give way to others."""
+
 _ANSWER = struct.Struct("<iI")
 _DECIDED_BY_RULE = (Reason.RULE, Reason.LIMIT, Reason.NO_SOCKET)
 _MACS = {"mac_src": Dim.MAC_SRC, "mac_dst": Dim.MAC_DST}
@@ -100,7 +103,18 @@ class Script:
     ) -> None:
         """Judge by this policy from here on, with an empty corpus."""
         self._image = image
-        self._add("C", image.config(port, session=session, explain=True, multi_buffer=multi_buffer))
+        self._add(
+            "C",
+            image.config(
+                port,
+                session=session,
+                explain=True,
+                multi_buffer=multi_buffer,
+                talker_sets=TALKER_SETS,
+            ),
+        )
+        sets = CPUS * TALKER_SETS
+        self._add("A", _name("talkers"), bytes(sets * abi.LAYOUTS["talker_set"]["itemsize"]))
         self._add("A", _name("lines"), image.tables.lines.tobytes())
         self._add("A", _name("rules"), image.rules)
         self._add("A", _name("limits"), image.limits)

@@ -5,7 +5,7 @@
  *   - no sanitizer has a finding
  *   - explaining and logging decide alike, and tell the same of the packet
  *   - the log's books balance: due = written + lost + limited, and the ring saw just these
- *   - the packet is counted once
+ *   - the packet is counted once, and once more for its source if it has one
  */
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +40,21 @@ static uint64_t packets_counted(void)
 	return counted("counters", sizeof(struct xg_counter), host_cfg->port * slots, slots);
 }
 
+/* What all sources sent, those that gave way to others, too. */
+static uint64_t packets_of_sources(void)
+{
+	const struct host_map *map = map_by_name("talkers");
+	const struct xg_talker_set *set = (const void *)map->values;
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < map->entries; i++, set++) {
+		sum += set->gone_packets;
+		for (uint32_t way = 0; way < XG_TALKER_WAYS; way++)
+			sum += set->talker[way].packets;
+	}
+	return sum;
+}
+
 static void check_log(const struct ring_use *use, const struct xg_event *explained)
 {
 	struct xg_event told = use->event;
@@ -62,7 +77,7 @@ static void check_log(const struct ring_use *use, const struct xg_event *explain
 /* Runs a frame through both faces of the program, and through the checks. */
 static int run_checked(const struct frame *frame, struct xg_event *event)
 {
-	uint64_t before = packets_counted();
+	uint64_t before = packets_counted(), of_sources = packets_of_sources();
 	struct xg_event nothing;
 	struct ring_use use;
 	int explaining, logging;
@@ -79,6 +94,8 @@ static int run_checked(const struct frame *frame, struct xg_event *event)
 		stop("explaining and logging decide differently");
 	if (packets_counted() != before + 2)
 		stop("a packet was not counted once");
+	if (packets_of_sources() != of_sources + !!event->family)
+		stop("a packet was not counted once for its source");
 	check_log(&use, event);
 	host_cfg->explain = 1;
 	return explaining;

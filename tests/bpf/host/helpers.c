@@ -225,6 +225,14 @@ __u64 bpf_jiffies64(void)
 	return (1ULL << 32) - 300 * 250 + now_ns / 4000000;
 }
 
+/* Two of them take turns. */
+__u32 bpf_get_smp_processor_id(void)
+{
+	static __u32 calls;
+
+	return calls++ & 1;
+}
+
 /*
  * A socket listens behind every key that the map has, as `explain` takes it: so explaining and logging can
  * be held against each other. What happens without one is the kernel's part, and tests/net's.

@@ -23,6 +23,7 @@ __u64 bpf_ktime_get_ns(void);
 __u64 bpf_ktime_get_coarse_ns(void);
 __u64 bpf_ktime_get_boot_ns(void);
 __u64 bpf_jiffies64(void);
+__u32 bpf_get_smp_processor_id(void);
 __u64 bpf_xdp_get_buff_len(struct xdp_md *ctx);
 long bpf_redirect_map(void *map, __u64 key, __u64 flags);
 
