@@ -30,6 +30,8 @@ BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -fdebug-compilat
 APT := ca-certificates clang llvm gcc libc6-dev linux-libc-dev libbpf-dev libelf-dev zlib1g-dev pkg-config \
 	iproute2 ethtool bpftool util-linux python3 python3-venv python3-dev
 # What bench/ compares with.
+# What tests talk to.
+TEST_APT := rsyslog
 PEERS := xdp-tools nftables iptables
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=xdpgw/bpf/%.o)
@@ -94,6 +96,7 @@ demo: build root ## real packets, judged and logged, on interfaces of its own
 	$(SUDO) $(BIN)/xdpgw demo
 
 test: build root ## all tests; those of the kernel need root
+	@$(MAKE) --no-print-directory system APT='$(TEST_APT)'
 	$(SUDO) $(BIN)/python -m pytest $(if $(SUDO),-p no:cacheprovider) --durations=15 $(TESTS)
 
 check: build ## ruff, mypy, clang-format, unit tests

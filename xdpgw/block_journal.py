@@ -25,7 +25,7 @@ import msgspec
 
 from xdpgw.errors import XdpgwError
 
-__all__ = ["Blocked", "Journal", "Unblocked"]
+__all__ = ["Blocked", "Journal", "Unblocked", "sync_folder"]
 
 VERSION = 1
 SLACK_BYTES = 1 << 20
@@ -142,7 +142,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(fresh, self.path)
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         except OSError as error:
             self._refuse(error)
 
@@ -200,7 +200,8 @@ def _whole(fd: int) -> int:
     return 0
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Put the names in a folder on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

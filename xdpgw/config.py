@@ -105,14 +105,20 @@ class SinkSettings:
     """Where events go.
 
     Args:
-        kind: stdout or jsonl.
-        path: the file of jsonl; the directory of the policy file is already before it.
-        options: of jsonl: max_bytes (bytes), keep (files).
+        kind: a file of sinks/.
+        path: its file, if it has one; the directory of the policy file is already before it.
+        options: what else the policy says of it, by the names in the kind's SPEC.
     """
 
     kind: str
     path: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What only one sink can write to."""
+        where = self.path or self.options.get("to")
+        return (where,) if self.path else (self.kind, where)
 
 
 _EVENT_RATE = Rate(100_000, "/s")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from xdpgw.config import (
     Config,
@@ -23,7 +23,6 @@ from xdpgw.config import (
     Meaning,
     PolicySettings,
     PortSettings,
-    SinkSettings,
     SourceSettings,
     Target,
 )
@@ -34,13 +33,13 @@ from xdpgw.literals import (
     likely,
     number,
     rate,
-    size_bytes,
 )
 from xdpgw.predicates import Names, known_port, resolve_rules
 from xdpgw.rule_types import Prefix, ResolvedRule, Rule
 from xdpgw.set_reader import SetTables
 from xdpgw.sets import MAX_ALLOWED, NamedSet, allowed
 from xdpgw.shadow import warnings as never_matching
+from xdpgw.sink_reader import SinkTables
 from xdpgw.toml_positions import Positions
 from xdpgw.toml_tables import KeyPath, is_int
 
@@ -67,7 +66,6 @@ _TOML_HINTS = {
     "Invalid value": "put text in quotes",
     "Cannot overwrite a value": "write each key once",
 }
-_SINKS = {"stdout": (), "jsonl": ("path", "max_bytes", "keep")}
 _PORT_NAME = re.compile(r"[^\s/:\0]{1,15}")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
@@ -128,7 +126,7 @@ def _not_toml(text: str, file: str, message: str) -> Diagnostic:
     return Diagnostic(file, line, column, f"not TOML: {message[:1].lower()}{message[1:]}", hint)
 
 
-class _Reader(SetTables):
+class _Reader(SetTables, SinkTables):
     def config(self, path: Path, text: str) -> Config:
         self.check_keys((), self.data, _TABLES)
         for name in _TABLES:
@@ -274,7 +272,7 @@ class _Reader(SetTables):
             target.handler,
             self.base / target.argument,
             self.integer((*path, "snaplen"), table.get("snaplen", target.snaplen), 64, 262_144),
-            None if size is None else self.max_bytes((*path, "max_bytes"), size),
+            None if size is None else self.size((*path, "max_bytes"), size),
             self.integer((*path, "keep"), table.get("keep", target.keep), 0, 1000),
         )
 
@@ -326,48 +324,8 @@ class _Reader(SetTables):
                 lambda: None if speed == "off" else rate(speed, counts=True),
                 None,
             ),
-            tuple(filter(None, (self.sink(("log", "sinks", i), x) for i, x in enumerate(sinks)))),
+            self.sinks(("log", "sinks"), sinks),
         )
-
-    def sink(self, path: KeyPath, item: object) -> SinkSettings | None:
-        if item == "stdout":
-            return SinkSettings("stdout")
-        if isinstance(item, str):
-            hint = 'write { jsonl = "FILE" }' if item == "jsonl" else likely(item, _SINKS)
-            hint = hint or 'write "stdout" or { jsonl = "FILE" }'
-            self.say_value(path, f'unknown sink "{item}"', hint)
-            return None
-        if not isinstance(item, dict) or len(item) != 1:
-            self.say_type(path, item, '"stdout" or { jsonl = "FILE" }')
-            return None
-        ((kind, value),) = item.items()
-        if kind != "jsonl":
-            hint = likely(kind, ["jsonl"]) or 'write { jsonl = "FILE" }'
-            hint = 'write "stdout"' if kind == "stdout" else hint
-            self.say(self.at.key((*path, kind)), f'unknown sink "{kind}"', hint)
-            return None
-        path = (*path, kind)
-        if isinstance(value, str):
-            return SinkSettings(kind, self.base / value)
-        if not isinstance(value, dict):
-            wanted = 'a file, or { path = "FILE", max_bytes = "100MiB", keep = 5 }'
-            self.say_type(path, value, wanted)
-            return None
-        self.check_keys(path, value, _SINKS[kind])
-        if not isinstance(value.get("path"), str):
-            self.say_type(path, value, '{ path = "FILE" }')
-            return None
-        options = {}
-        if "max_bytes" in value:
-            options["max_bytes"] = self.max_bytes((*path, "max_bytes"), value["max_bytes"])
-        if "keep" in value:
-            options["keep"] = self.integer((*path, "keep"), value["keep"], 0, 1000)
-        return SinkSettings(kind, self.base / value["path"], options)
-
-    def max_bytes(self, path: KeyPath, value: object) -> int:
-        if isinstance(value, str):
-            value = self.reading(path, lambda: size_bytes(cast(str, value), "max_bytes"), 4096)
-        return self.integer(path, value, 4096, 2**50)
 
     def sources(self) -> SourceSettings:
         of, default = ("sources",), SourceSettings()

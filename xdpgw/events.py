@@ -10,17 +10,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from xdpgw import sinks
 from xdpgw._native import ffi, lib
+from xdpgw.errors import XdpgwError
 from xdpgw.handles import checked
 from xdpgw.maps import Map, pointer_to
+from xdpgw.sink_worker import RETRY_S, ROOM, LateSink, SinkWorker
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,10 +30,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xdpgw.config import SinkSettings
+    from xdpgw.sink_stats import SinkStats
 
 __all__ = ["EventBatch", "EventReader", "Names", "Pump", "ReaderStats"]
 
 Complain = Callable[[str], None]
+OpenedSinks = list[tuple["SinkSettings", sinks.Sink | None]]
+"""The sinks of a policy; None for one that is open already."""
+
+GRACE_S = 5.0
+"""For what waits when a sink is closed."""
 
 
 class Names:
@@ -108,6 +115,10 @@ class EventBatch:
 
     def __len__(self) -> int:
         return len(self.events)
+
+    def last(self, count: int) -> EventBatch:
+        """The last events of it, at least one and at most all."""
+        return replace(self, events=self.events[-count:])
 
     def json_lines(self) -> bytes:
         """One JSON object and a newline an event; unknown is null. Over a million a second."""
@@ -250,34 +261,105 @@ class EventReader:
 class Pump:
     """Moves events from a reader to sinks, each behind a queue and a thread of its own."""
 
-    def __init__(self, to: Iterable[sinks.Sink], *, on_error: Complain, room: int = 65536) -> None:
+    def __init__(
+        self, to: Iterable[sinks.Sink] = (), *, on_error: Complain, room: int = ROOM
+    ) -> None:
         """Start the sinks' threads.
 
         Args:
             to: the sinks; they are closed with the pump.
             on_error: takes a sentence when a sink begins to fail, to lag, or is well again; called
                 from any thread.
-            room: events that may wait for one sink; what comes beyond is lost to it.
+            room: events that may wait for one of these; what comes beyond is lost to it.
         """
-        self._workers = [_Worker(sink, on_error, room) for sink in to]
+        self._say = on_error
+        self._workers: list[tuple[SinkSettings | None, SinkWorker]] = [
+            (None, SinkWorker(sink, on_error, room=room)) for sink in to
+        ]
+        self._leaving: list[SinkWorker] = []
         self._closed = False
 
     @classmethod
-    def of(cls, settings: Iterable[SinkSettings], *, on_error: Complain, room: int = 65536) -> Pump:
+    def of(cls, settings: Iterable[SinkSettings], *, on_error: Complain) -> Pump:
         """A pump into the sinks of a policy.
 
         Raises:
             XdpgwError: one cannot be opened; then none is.
         """
-        made: list[sinks.Sink] = []
+        pump = cls(on_error=on_error)
+        pump.change(settings)
+        return pump
+
+    def change(self, settings: Iterable[SinkSettings], *, strict: bool = True) -> None:
+        """Write to the sinks of another policy: `opening`, then `take`."""
+        with self.opening(settings, strict=strict) as opened:
+            self.take(opened)
+
+    @contextmanager
+    def opening(
+        self, settings: Iterable[SinkSettings], *, strict: bool = True
+    ) -> Iterator[OpenedSinks]:
+        """Open the sinks of a policy, as far as they are not open, for `take`; those that it did
+        not take are closed in the end.
+
+        Args:
+            strict: raise where one cannot be opened, instead of trying again later.
+
+        Raises:
+            XdpgwError: one cannot be opened.
+        """
+        opened: OpenedSinks = []
         try:
             for setting in settings:
-                made.append(sinks.make(setting))
-        except BaseException:
-            for sink in made:
-                sink.close()
-            raise
-        return cls(made, on_error=on_error, room=room)
+                opened.append((setting, self._open(setting, strict)))
+            yield opened
+        finally:
+            for _, sink in opened:
+                if sink is not None:
+                    sink.close()
+
+    def _open(self, setting: SinkSettings, strict: bool) -> sinks.Sink | None:
+        for before, _ in self._workers:
+            if before == setting:
+                return None
+            if before is not None and before.place == setting.place:
+                return LateSink(setting)
+        try:
+            return sinks.make(setting)
+        except XdpgwError as error:
+            if strict:
+                raise
+            self._say(f"{error}; it is tried again when there are events")
+            return LateSink(setting)
+
+    def take(self, opened: OpenedSinks) -> None:
+        """Write to these sinks from now on. One that stays keeps its queue, its file and its books;
+        one that goes writes what waits first, and nothing waits for it."""
+        before, self._workers = self._workers, []
+        for setting, sink in opened:
+            kept = next((x for x in before if x[0] == setting), None)
+            if kept is not None:
+                before.remove(kept)
+                self._workers.append(kept)
+            elif sink is not None:
+                at_place = (x for y, x in before if y is not None and y.place == setting.place)
+                self._workers.append((setting, self._start(setting, sink, next(at_place, None))))
+        opened.clear()
+        for _, worker in before:
+            worker.stop(GRACE_S)
+            self._leaving.append(worker)
+
+    def _start(
+        self, setting: SinkSettings, sink: sinks.Sink, after: SinkWorker | None
+    ) -> SinkWorker:
+        options = setting.options
+        return SinkWorker(
+            sink,
+            self._say,
+            room=options.get("queue", ROOM),
+            retry_s=options["retry"] / 1e9 if "retry" in options else RETRY_S,
+            after=after,
+        )
 
     def feed(self, reader: EventReader, names: Names, *, timeout_ms: int) -> int:
         """Drain once and hand over what came. Returns the number of events."""
@@ -287,19 +369,26 @@ class Pump:
             kept = events.copy()
             kept.flags.writeable = False
             self.put(EventBatch(kept, names, realtime_offset_ns()))
+        if self._leaving:
+            self._reap()
         return len(events)
 
     def put(self, batch: EventBatch) -> None:
         """Hand a batch to all sinks; never waits."""
-        for worker in self._workers:
+        for _, worker in self._workers:
             worker.put(batch)
+
+    @property
+    def stats(self) -> list[SinkStats]:
+        """The books of all sinks."""
+        return [worker.stats for _, worker in self._workers]
 
     @property
     def lost(self) -> Mapping[str, int]:
         """Events that each sink did not take, by its name."""
-        return {worker.sink.name: worker.lost for worker in self._workers}
+        return {books.name: books.lost for books in self.stats}
 
-    def close(self, grace_s: float = 5.0) -> None:
+    def close(self, grace_s: float = GRACE_S) -> None:
         """Let the sinks write what waits, then close them; twice is fine.
 
         Args:
@@ -308,11 +397,19 @@ class Pump:
         if self._closed:
             return
         self._closed = True
-        deadline = time.monotonic() + grace_s
-        for worker in self._workers:
-            worker.stop()
-        for worker in self._workers:
-            worker.join(deadline - time.monotonic())
+        workers = [*self._leaving, *(worker for _, worker in self._workers)]
+        for worker in workers:
+            worker.stop(grace_s)
+        for worker in workers:
+            worker.join()
+        self._reap()
+
+    def _reap(self) -> None:
+        ended = [worker for worker in self._leaving if worker.reap()]
+        for worker in ended:
+            self._leaving.remove(worker)
+            if lost := worker.stats.lost:
+                self._say(f"the sink {worker.sink.name}, which left, lost {lost} events")
 
     def __enter__(self) -> Self:
         return self
@@ -329,109 +426,3 @@ class Pump:
 def realtime_offset_ns() -> int:
     """CLOCK_REALTIME - CLOCK_MONOTONIC now, in ns; moves when the wall clock is set."""
     return time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-
-
-class _Worker:
-    """A sink, the queue before it and the thread that empties it."""
-
-    def __init__(self, sink: sinks.Sink, on_error: Complain, room: int) -> None:
-        self.sink = sink
-        self.lost = 0
-        self._complain = on_error
-        self._room = room
-        self._queue: deque[EventBatch] = deque()
-        self._waiting = 0  # events in the queue
-        self._held = 0  # events that the sink is at
-        self._stopping = self._lagging = self._failing = self._gone = self._abandoned = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name}", daemon=True)
-        self._thread.start()
-
-    def put(self, batch: EventBatch) -> None:
-        with self._changed:
-            full = self._waiting > 0 and self._waiting + len(batch) > self._room
-            begins = full and not self._lagging
-            self._lagging = full
-            if full or self._gone:
-                self.lost += len(batch)
-            else:
-                self._queue.append(batch)
-                self._waiting += len(batch)
-                self._changed.notify()
-        if begins:
-            self._complain(f"the sink {self.sink.name} is too slow: it loses events")
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-
-    def join(self, seconds: float) -> None:
-        self._thread.join(max(0.0, seconds))
-        if self._thread.is_alive():
-            with self._changed:
-                left = self._waiting + self._held
-                self.lost += left
-                self._abandoned = True
-                self._waiting = 0
-                self._queue.clear()
-            self._complain(f"the sink {self.sink.name} is stuck: its last {left} events are lost")
-
-    def _run(self) -> None:
-        try:
-            while (batch := self._next()) is not None:
-                self._write(batch)
-                self._held = 0
-        finally:
-            self._guarded(self.sink.close)
-
-    def _next(self) -> EventBatch | None:
-        """The next batch, after a flush where there was none; None when it is time to stop."""
-        if not self._queue and not self._gone:
-            self._guarded(self.sink.flush)
-        with self._changed:
-            while not self._queue and not self._stopping:
-                self._changed.wait()
-            if not self._queue:
-                return None
-            batch = self._queue.popleft()
-            self._waiting -= len(batch)
-            self._held = len(batch)
-            return batch
-
-    def _write(self, batch: EventBatch) -> None:
-        if self._gone:
-            self._lose(len(batch))
-            return
-        try:
-            self.sink.write(batch)
-        except sinks.SinkGoneError:
-            self._gone = True
-            self._lose(len(batch))
-        except Exception as error:
-            self._lose(error.lost if isinstance(error, sinks.SinkError) else len(batch))
-            self._say_failing(error)
-        else:
-            if self._failing:
-                self._failing = False
-                self._complain(
-                    f"the sink {self.sink.name} writes again; it has lost {self.lost} events so far"
-                )
-
-    def _lose(self, events: int) -> None:
-        with self._changed:
-            if not self._abandoned:
-                self.lost += events
-
-    def _say_failing(self, error: Exception) -> None:
-        if not self._failing:
-            self._failing = True
-            self._complain(f"the sink {self.sink.name} fails and loses events: {error}")
-
-    def _guarded(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except sinks.SinkGoneError:
-            self._gone = True
-        except Exception as error:
-            self._say_failing(error)

@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -86,6 +86,7 @@ def take_charge(
     *,
     session: Session | None = None,
     live: LiveSets | None = None,
+    first: Callable[[], object] = lambda: None,
 ) -> Iterator[Applied]:
     """Be the process in charge of the filter for as long as the context lasts.
 
@@ -94,6 +95,7 @@ def take_charge(
 
     Args:
         live: as for `apply`.
+        first: is called by the process in charge before anything in the kernel changes.
 
     Raises:
         BusyError: another process is in charge, or a foreign program holds a port.
@@ -101,6 +103,7 @@ def take_charge(
     existed = instance.exists
     with instance.charge():
         try:
+            first()
             applied = apply(config, instance, session=session, live=live)
         except BaseException:
             if not existed:

@@ -9,6 +9,7 @@ One gateway per network namespace, in a folder named after it:
         manifest               the policy in force, and the slots
         manifest-next          only while a swap is under way
         sockets                what the sockets of AF_XDP targets count, while some are served
+        sinks                  the books of the log's sinks, as they stood last
         run/                   locked by the process in charge
 
 All state lives in the kernel, next to what it describes, so that none can be stale: a reboot that
@@ -204,14 +205,23 @@ class Instance:
             if not (self.path / name).exists():
                 maps[name].pin(self.path / name)
 
-    # The sockets of AF_XDP targets
+    # What the process in charge publishes
 
-    def pin_sockets(self, table: Map) -> None:
-        """Publish the map of struct xg_socket_stats, in the place of an earlier one."""
-        fresh = self.path / "sockets-next"
+    def pin_map(self, name: str, table: Map) -> None:
+        """Publish a map, in the place of an earlier one."""
+        fresh = self.path / f"{name}-next"
         fresh.unlink(missing_ok=True)
         table.pin(fresh)
-        os.rename(fresh, self.path / "sockets")
+        os.rename(fresh, self.path / name)
+
+    def pinned_map(self, name: str) -> Map | None:
+        """A published map, the caller's to close; None where there is none."""
+        path = self.path / name
+        return Map.from_pin(path) if path.exists() else None
+
+    def pin_sockets(self, table: Map) -> None:
+        """Publish the map of struct xg_socket_stats."""
+        self.pin_map("sockets", table)
 
     def unpin_sockets(self) -> None:
         """No socket serves a target any more."""
@@ -219,8 +229,7 @@ class Instance:
 
     def sockets(self) -> Map | None:
         """The map of struct xg_socket_stats, the caller's to close; None where none was served."""
-        path = self.path / "sockets"
-        return Map.from_pin(path) if path.exists() else None
+        return self.pinned_map("sockets")
 
     # The attachments
 

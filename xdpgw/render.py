@@ -129,6 +129,20 @@ def print_status(state: Mapping[str, Any]) -> None:
         f"+ lost {log['lost']} + over the rate {log['limited']}",
         soft_wrap=True,
     )
+    for sink in log["sinks"]:
+        console.print(f"log: {_sink_text(sink)}", soft_wrap=True, markup=False)
+
+
+def _sink_text(sink: Mapping[str, Any]) -> str:
+    """The books of a sink, and what it suffers from."""
+    text = (
+        f"{sink['name']}: events written {sink['written']}, lost {sink['lost']}, "
+        f"waiting {sink['queued']}"
+    )
+    if sink["failing"] is None:
+        return text
+    since = time.strftime("%H:%M:%S", time.localtime(sink["failing_since_ns"] / 1e9))
+    return f"{text}; fails since {since}: {sink['failing']}"
 
 
 TARGETS_WIDTH = 220

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import msgspec
 
 from xdpgw import _abi as abi
 from xdpgw import blocks, gateway, rules, stats
@@ -23,6 +25,7 @@ from xdpgw.live_sets import LiveSets
 from xdpgw.pins import Instance, Manifest, notes
 from xdpgw.render import applied_text
 from xdpgw.session import find_session
+from xdpgw.sink_stats import SinkBoard, read_sinks
 from xdpgw.targets import Prepared, Targets, prepare
 
 __all__ = ["rules_of_file", "rules_of_filter", "serve", "status_of"]
@@ -79,9 +82,17 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
     with (
         Signals().caught() as signals,
         LiveSets() as live,
-        gateway.take_charge(policy, instance, session=session, live=live) as applied,
+        Pump(on_error=note) as pump,
+        gateway.take_charge(
+            policy,
+            instance,
+            session=session,
+            live=live,
+            first=partial(pump.change, policy.log.sinks),
+        ) as applied,
         Targets(instance, note) as targets,
         blocks.sweeping(instance, note),
+        closing(SinkBoard(instance)) as board,
     ):
         feeds = Feeds(note)
         try:
@@ -93,10 +104,11 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
         note(applied_text(applied))
         while not signals.stop:
             feeds.follow(policy)
-            changed = _pump(policy, instance, signals, note, targets, feeds, live)
+            changed = _pump(policy, instance, signals, note, targets, feeds, live, pump, board)
             if not changed:
-                return
+                break
             policy = changed
+        _close(pump, board, note)
 
 
 def _serve_targets(
@@ -121,6 +133,8 @@ def _pump(
     targets: Targets,
     feeds: Feeds,
     live: LiveSets,
+    pump: Pump,
+    board: SinkBoard,
 ) -> Config | None:
     """Move events to the policy's sinks. Returns the next policy, None when it is time to stop."""
     manifest = instance.manifest()
@@ -129,12 +143,11 @@ def _pump(
     names = Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
     with ExitStack() as stack:
         books = stack.enter_context(instance.books())
-        pump = Pump.of(policy.log.sinks, on_error=note)
-        stack.callback(_close, pump, note)
         reader = stack.enter_context(EventReader(books["events"]))
         while True:
             pump.feed(reader, names, timeout_ms=WAIT_MS)
             targets.publish()
+            board.publish(pump.stats)
             if signals.stop:
                 # Sockets go before the program: some drivers take the other order badly.
                 targets.close()
@@ -158,15 +171,16 @@ def _pump(
                     base=Path(current.policy_file).parent,
                 )
                 _serve_targets(replaced, current, targets, note)
+                pump.change(replaced.log.sinks, strict=False)
                 return replaced
             if signals.reload:
                 signals.reload = False
-                renewed = _reload(policy, instance, note, targets, live)
+                renewed = _reload(policy, instance, note, targets, live, pump)
                 if renewed is not None:
                     return renewed
             fresh = feeds.poll()
             if fresh is not None:
-                renewed = _refresh(fresh, instance, note, targets, live)
+                renewed = _refresh(fresh, instance, note, targets, live, pump)
                 if renewed is not None:
                     return renewed
 
@@ -181,11 +195,12 @@ def _drain(pump: Pump, reader: EventReader, names: Names) -> None:
         left -= moved * abi.event_dtype().itemsize
 
 
-def _close(pump: Pump, note: Note) -> None:
+def _close(pump: Pump, board: SinkBoard, note: Note) -> None:
     pump.close()
-    for sink, lost in pump.lost.items():
-        if lost:
-            note(f"the sink {sink} lost {lost} events")
+    board.publish(pump.stats, now=True)
+    for sink in pump.stats:
+        if sink.lost:
+            note(f"the sink {sink.name} lost {sink.lost} of {sink.written + sink.lost} events")
 
 
 def _tell_log(log: stats.LogStats, note: Note) -> None:
@@ -197,18 +212,28 @@ def _tell_log(log: stats.LogStats, note: Note) -> None:
 
 
 def _reload(
-    policy: Config, instance: Instance, note: Note, targets: Targets, live: LiveSets
+    policy: Config,
+    instance: Instance,
+    note: Note,
+    targets: Targets,
+    live: LiveSets,
+    pump: Pump,
 ) -> Config | None:
     apply = partial(gateway.apply, live=live)
-    return _put(lambda: configs.read(policy.path), apply, instance, note, targets)
+    return _put(lambda: configs.read(policy.path), apply, instance, note, targets, pump)
 
 
 def _refresh(
-    fresh: Renewed, instance: Instance, note: Note, targets: Targets, live: LiveSets
+    fresh: Renewed,
+    instance: Instance,
+    note: Note,
+    targets: Targets,
+    live: LiveSets,
+    pump: Pump,
 ) -> Config | None:
     note(fresh.text)
     update = partial(gateway.update_sets, live=live)
-    return _put(lambda: fresh.policy, update, instance, note, targets)
+    return _put(lambda: fresh.policy, update, instance, note, targets, pump)
 
 
 def _put(
@@ -217,12 +242,15 @@ def _put(
     instance: Instance,
     note: Note,
     targets: Targets,
+    pump: Pump,
 ) -> Config | None:
     """Put another policy in force; None where it cannot be, which is told."""
     try:
         renewed = read()
         prepared = prepare(renewed)  # before anything in force changes
-        applied = apply(renewed, instance, session=find_session())
+        with pump.opening(renewed.log.sinks) as opened:
+            applied = apply(renewed, instance, session=find_session())
+            pump.take(opened)
     except XdpgwError as error:
         note(f"{error}\nthe policy in force stays in force")
         return None
@@ -250,6 +278,7 @@ def status_of(instance: Instance, manifest: Manifest) -> dict[str, Any]:
         "log": {
             "sources": manifest.log_sources,
             **asdict(log),
+            "sinks": [msgspec.structs.asdict(sink) for sink in read_sinks(instance)],
         },
     }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from xdpgw.errors import Diagnostic
-from xdpgw.literals import NAME, NAME_RULE, Wrong, choice, likely, number, one_of
+from xdpgw.literals import NAME, NAME_RULE, Wrong, choice, likely, number, one_of, size_bytes
 from xdpgw.toml_positions import Path as KeyPath
 from xdpgw.toml_positions import Place, Positions
 
@@ -127,3 +128,9 @@ class Tables:
             return lo
         what = next(str(x) for x in reversed(path) if isinstance(x, str))
         return self.reading(path, lambda: number(str(value), lo, hi, what), lo)
+
+    def size(self, path: KeyPath, value: object, lo: int = 4096, hi: int = 2**50) -> int:
+        """Bytes, as a number or as text such as "100MiB"; lo if it is wrong."""
+        if isinstance(value, str):
+            value = self.reading(path, partial(size_bytes, value, str(path[-1])), lo)
+        return self.integer(path, value, lo, hi)

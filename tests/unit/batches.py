@@ -45,3 +45,8 @@ def batch(*events: dict[str, Any]) -> EventBatch:
                 array[at][name] = value
     array.flags.writeable = False
     return EventBatch(array, NAMES, NOON_NS - 1)
+
+
+def numbered(*numbers: int) -> EventBatch:
+    """A batch of events from 192.0.2.NUMBER."""
+    return batch(*({"src": f"192.0.2.{number}"} for number in numbers))
