@@ -14,6 +14,7 @@ from xdpgw import __version__
 from xdpgw.cli_blocks import block, blocks, unblock
 from xdpgw.cli_generate import generate as generate_command
 from xdpgw.cli_json import as_json_option, in_force, note, print_json
+from xdpgw.cli_log import log as log_command
 from xdpgw.errors import XdpgwError
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ class Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error  # click would exit with 1
+
+
+class _ReaderGoneError(Exception):
+    """Who read our output has seen enough."""
 
 
 @click.group(
@@ -332,6 +343,7 @@ def sourceip(port: str, mode: str, count: int | None, as_json: bool) -> None:
 cli.add_command(block)
 cli.add_command(unblock)
 cli.add_command(blocks)
+cli.add_command(log_command)
 cli.add_command(generate_command)
 
 
@@ -433,8 +445,8 @@ def main(args: Iterable[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        # Who read our output has seen enough. Keep the interpreter from flushing into it again.
+    except (BrokenPipeError, _ReaderGoneError):
+        # Keep the interpreter from flushing into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except XdpgwError as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from xdpgw.cli_json import as_json_option, in_force, note, print_json
+from xdpgw.cli_json import as_json_option, in_force, note, print_json, reading
 from xdpgw.errors import ConfigError, XdpgwError
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from xdpgw.rule_types import Prefix
 
 __all__ = ["block", "blocks", "unblock"]
-
-_T = TypeVar("_T")
 
 LONGEST = "3650d"
 NAMED_MOST = 5
@@ -57,7 +55,7 @@ def block(
     wanted = _read(sources, file)
     for_ns = None
     if duration is not None:
-        for_ns = _reading("--for", lambda: duration_ns(duration, "1s", LONGEST, "time"))
+        for_ns = reading("--for", lambda: duration_ns(duration, "1s", LONGEST, "time"))
     if not reason.isprintable():
         raise click.BadParameter("write one line of printable text", param_hint="--reason")
     if not force:
@@ -163,7 +161,7 @@ def _read(words: Sequence[str], file: Path | None) -> list[Prefix]:
     found: list[Prefix] = []
     for word in words:
         if word != "-":
-            found += _reading(None, partial(addresses, word))
+            found += reading(None, partial(addresses, word))
     files = [Path("/dev/stdin")] if "-" in words else []
     for path in (*files, *([file] if file else [])):
         try:
@@ -176,17 +174,6 @@ def _read(words: Sequence[str], file: Path | None) -> list[Prefix]:
     if not found and not files and not file:
         raise click.UsageError("name an address or a prefix, or --file")
     return list(dict.fromkeys(found))
-
-
-def _reading(option: str | None, read: Callable[[], _T]) -> _T:
-    """What `read` gives; a usage error with what was wrong."""
-    from xdpgw.literals import Wrong
-
-    try:
-        return read()
-    except Wrong as wrong:
-        text = wrong.message + (f" ({wrong.hint})" if wrong.hint else "")
-        raise click.BadParameter(text, param_hint=option) from wrong
 
 
 def _refuse_dangerous(sources: Sequence[Prefix]) -> None:

@@ -1,9 +1,10 @@
-"""What several commands share: the option --json, words on stderr, the filter in force."""
+"""What several commands share: options and their words, words on stderr, the filter in force."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,7 +13,9 @@ from xdpgw.errors import XdpgwError
 if TYPE_CHECKING:
     from xdpgw.pins import Instance, Manifest
 
-__all__ = ["as_json_option", "in_force", "note", "print_json"]
+__all__ = ["as_json_option", "in_force", "note", "print_json", "reading"]
+
+_T = TypeVar("_T")
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -45,3 +48,14 @@ def in_force() -> tuple[Instance, Manifest]:
             "xdpgw run FILE starts one; --netns NAME looks into another namespace",
         )
     return instance, manifest
+
+
+def reading(option: str | None, read: Callable[[], _T]) -> _T:
+    """What `read` gives; a usage error with what was wrong."""
+    from xdpgw.literals import Wrong
+
+    try:
+        return read()
+    except Wrong as wrong:
+        text = wrong.message + (f" ({wrong.hint})" if wrong.hint else "")
+        raise click.BadParameter(text, param_hint=option) from wrong
