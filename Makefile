@@ -33,6 +33,8 @@ APT := ca-certificates clang llvm gcc libc6-dev linux-libc-dev libbpf-dev libelf
 # What tests talk to.
 TEST_APT := rsyslog
 PEERS := xdp-tools nftables iptables
+# Collectors and readers that tests hold the log against.
+TEST_APT := nfdump tshark
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=xdpgw/bpf/%.o)
 NATIVE := xdpgw/_native.abi3.so

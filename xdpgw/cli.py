@@ -15,6 +15,7 @@ from xdpgw.cli_blocks import block, blocks, unblock
 from xdpgw.cli_generate import generate as generate_command
 from xdpgw.cli_json import as_json_option, in_force, note, print_json
 from xdpgw.cli_sources import sources
+from xdpgw.cli_log import log as log_command
 from xdpgw.errors import XdpgwError
 
 if TYPE_CHECKING:
@@ -38,6 +39,16 @@ class Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error  # click would exit with 1
+
+
+class _ReaderGoneError(Exception):
+    """Who read our output has seen enough."""
 
 
 @click.group(
@@ -334,6 +345,7 @@ cli.add_command(block)
 cli.add_command(unblock)
 cli.add_command(blocks)
 cli.add_command(sources)
+cli.add_command(log_command)
 cli.add_command(generate_command)
 
 
@@ -435,8 +447,8 @@ def main(args: Iterable[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        # Who read our output has seen enough. Keep the interpreter from flushing into it again.
+    except (BrokenPipeError, _ReaderGoneError):
+        # Keep the interpreter from flushing into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except XdpgwError as error:

@@ -147,8 +147,11 @@ def udp_datagrams(host: str, port: int) -> socket.socket:
     return made
 
 
-def host_and_port(word: str) -> tuple[str, int]:
+def host_and_port(word: str, example: int = 514) -> tuple[str, int]:
     """HOST:PORT; an IPv6 address stands in brackets.
+
+    Args:
+        example: the port in what is said of a word that is none.
 
     Raises:
         Wrong: it is none.
@@ -158,5 +161,6 @@ def host_and_port(word: str) -> tuple[str, int]:
     host, colon, port = word.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not host or (":" in host and not bracketed):
-        raise Wrong(f'"{word}" is not HOST:PORT', 'write "192.0.2.1:514" or "[2001:db8::1]:514"')
+        hint = f'write "192.0.2.1:{example}" or "[2001:db8::1]:{example}"'
+        raise Wrong(f'"{word}" is not HOST:PORT', hint)
     return host.removeprefix("[").removesuffix("]"), number(port, 1, 65535, "port")

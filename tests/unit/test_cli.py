@@ -148,6 +148,6 @@ def test_output_into_a_closed_pipe_is_quiet(policy: Path) -> None:
     policy.write_text(
         GOOD.replace("web ", "".join(f"r{n} pass udp to port {n}\n" for n in range(900)) + "web ")
     )
-    command = f"{sys.executable} -m xdpgw rules {policy} --json | head -c 1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+    command = f"set -o pipefail; {sys.executable} -m xdpgw rules {policy} --json | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

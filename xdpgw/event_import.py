@@ -1,0 +1,134 @@
+"""Files of the sinks `jsonl` and `binary` as the tables of the sink `sqlite`, for as long as a
+question takes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xdpgw.errors import XdpgwError
+from xdpgw.event_store import COLUMNS, INSERT, NAMED, SCHEMA, Numbers, rows_of
+
+__all__ = ["imported", "is_database"]
+
+_PIECE = 65536
+
+
+def is_database(path: Path) -> bool:
+    """Whether it is an SQLite file.
+
+    Raises:
+        XdpgwError: it cannot be read.
+    """
+    return _head(path).startswith(b"SQLite format 3\0")
+
+
+def imported(paths: Sequence[Path]) -> tuple[sqlite3.Connection, list[str]]:
+    """A database with the events of some files, gone when it is closed.
+
+    Returns:
+        the connection, and sentences about what is missing.
+
+    Raises:
+        XdpgwError: one cannot be read, or is the file of no sink.
+    """
+    db = sqlite3.connect("", isolation_level=None)
+    notes: list[str] = []
+    try:
+        for statement in SCHEMA:
+            db.execute(statement)
+        numbers = Numbers(db)
+        db.execute("BEGIN")
+        for path in paths:
+            db.executemany(INSERT, _rows(path, numbers, notes))
+        db.execute("COMMIT")
+    except BaseException:
+        db.close()
+        raise
+    return db, notes
+
+
+def _rows(path: Path, numbers: Numbers, notes: list[str]) -> Iterator[tuple[Any, ...]]:
+    from xdpgw.events import EventBatch, Names
+    from xdpgw.sinks import binary
+
+    if not _head(path).startswith(binary.MAGIC):
+        yield from _of_lines(path, numbers, notes)
+        return
+    header, events = binary.read_header(path), binary.read(path)
+    names = Names(header.ports, header.rules)
+    for at in range(0, len(events), _PIECE):
+        yield from rows_of(EventBatch(events[at : at + _PIECE], names, 0), numbers)
+
+
+def _of_lines(path: Path, numbers: Numbers, notes: list[str]) -> Iterator[tuple[Any, ...]]:
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    count = wrong = 0
+    try:
+        with _opened(path) as file:
+            for line in file:
+                count += 1
+                try:
+                    yield _row(decode(line), numbers)
+                except (msgspec.DecodeError, KeyError, TypeError, ValueError, OSError):
+                    wrong += 1
+    except (OSError, EOFError) as error:
+        raise XdpgwError(f"cannot read {path}: {error}") from error
+    if wrong and wrong == count:
+        raise XdpgwError(
+            f"{path} is no log of xdpgw", "there are those of the sinks sqlite, jsonl and binary"
+        )
+    if wrong:
+        notes.append(f"{path}: {wrong} of {count} lines are no events")
+
+
+def _row(line: dict[str, Any], numbers: Numbers) -> tuple[Any, ...]:
+    line["ts_ns"] = None if line["ts"] is None else _ns(line["ts"])
+    for name in ("src", "dst"):
+        line[name] = _key(line[name])
+    for name, table in NAMED.items():
+        if line[name] is not None:
+            line[name] = numbers(table, line[name])
+    return tuple(line[name] for name in COLUMNS)
+
+
+def _ns(text: str) -> int:
+    """A time as the JSON lines have it, as CLOCK_REALTIME."""
+    return _second(text[:19]) * 10**9 + int(text[20:29])
+
+
+@lru_cache(maxsize=16)
+def _second(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+@lru_cache(maxsize=65536)
+def _key(address: str | None) -> int | bytes | None:
+    """An address in words, as rows have it."""
+    if address is None:
+        return None
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address)
+    return int.from_bytes(socket.inet_pton(socket.AF_INET, address), "big")
+
+
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path) if _head(path).startswith(b"\x1f\x8b") else path.open("rb")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except OSError as error:
+        raise XdpgwError(f"cannot read {path}: {error.strerror}") from error
