@@ -14,8 +14,8 @@ from xdpgw import __version__
 from xdpgw.cli_blocks import block, blocks, unblock
 from xdpgw.cli_generate import generate as generate_command
 from xdpgw.cli_json import as_json_option, in_force, note, print_json
-from xdpgw.cli_sources import sources
 from xdpgw.cli_log import log as log_command
+from xdpgw.cli_sources import sources
 from xdpgw.errors import XdpgwError
 
 if TYPE_CHECKING:
