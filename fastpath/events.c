@@ -49,10 +49,11 @@ struct xg_events {
 	void *read;  /* mapping of the rest */
 	size_t written_bytes;
 	size_t read_bytes;
+	uint32_t record_bytes; /* of what is handed out */
 	int map_fd;
 };
 
-int xg_events_open(int map_fd, struct xg_events **out)
+int xg_events_open(int map_fd, uint32_t record_bytes, struct xg_events **out)
 {
 	struct xg_events *events;
 	struct xg_map_info info;
@@ -70,6 +71,7 @@ int xg_events_open(int map_fd, struct xg_events **out)
 	if (!events)
 		return -ENOMEM;
 	events->map_fd = map_fd;
+	events->record_bytes = record_bytes;
 	events->mask = info.max_entries - 1UL;
 
 	events->written_bytes = page;
@@ -106,13 +108,15 @@ void xg_events_close(struct xg_events *events)
 	free(events);
 }
 
-static unsigned long record_bytes(uint32_t len)
+static unsigned long room_of(uint32_t len)
 {
 	return ((unsigned long)len + HEADER_BYTES + 7) & ~7UL;
 }
 
-int xg_events_drain(struct xg_events *events, struct xg_event *out, uint32_t max)
+int xg_events_drain(struct xg_events *events, void *out, uint32_t max)
 {
+	const size_t wanted = events->record_bytes;
+	uint8_t *to = out;
 	/* Read anew each time: whoever held the ring before us has left it where it left it. */
 	unsigned long at = atomic_load_explicit(events->consumer, memory_order_relaxed);
 	unsigned long end = atomic_load_explicit(events->producer, memory_order_acquire);
@@ -129,19 +133,19 @@ int xg_events_drain(struct xg_events *events, struct xg_event *out, uint32_t max
 
 		if (header & BPF_RINGBUF_BUSY_BIT)
 			break;
-		if (record_bytes(len) > end - at) {
+		if (room_of(len) > end - at) {
 			/* A second reader moved the position into a record: go on behind it all. */
 			events->stats.malformed++;
 			at = end;
 			break;
 		}
-		at += record_bytes(len);
+		at += room_of(len);
 		if (header & BPF_RINGBUF_DISCARD_BIT)
 			events->stats.discarded++;
-		else if (len != sizeof(*out))
+		else if (len != wanted)
 			events->stats.malformed++;
 		else
-			memcpy(&out[n++], record + HEADER_BYTES, sizeof(*out));
+			memcpy(to + n++ * wanted, record + HEADER_BYTES, wanted);
 	}
 	/* Once a batch: the line is the producers', and each store takes it away from them. */
 	if (at != start)

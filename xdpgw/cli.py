@@ -14,6 +14,7 @@ from xdpgw import __version__
 from xdpgw.cli_blocks import block, blocks, unblock
 from xdpgw.cli_generate import generate as generate_command
 from xdpgw.cli_json import as_json_option, in_force, note, print_json
+from xdpgw.cli_snoop import snoop
 from xdpgw.cli_sources import sources
 from xdpgw.errors import XdpgwError
 
@@ -335,6 +336,7 @@ cli.add_command(unblock)
 cli.add_command(blocks)
 cli.add_command(sources)
 cli.add_command(generate_command)
+cli.add_command(snoop)
 
 
 @cli.command()

@@ -80,6 +80,24 @@ class Link(Handle):
             return cls.attach(program, ifindex, "generic"), "generic", error
 
     @classmethod
+    def attach_tracepoint(cls, program: Program, event_id: int, event: str) -> Link:
+        """Put a program on a tracepoint, on all CPUs.
+
+        Args:
+            program: of type tracepoint.
+            event_id: what tracefs says in the file `id` of the event.
+            event: its name, for errors.
+
+        Raises:
+            PrivilegeError: CAP_PERFMON is missing.
+            KernelError: there is no such event, or the program reads beyond it.
+        """
+        fd = ffi.new("int *")
+        err = lib.xg_link_attach_tracepoint(program.fileno(), event_id, fd)
+        checked(err, f"attaching a program to the tracepoint {event}")
+        return cls(int(fd[0]))
+
+    @classmethod
     def from_id(cls, link_id: int) -> Link:
         """Open a link by the kernel's number for it."""
         fd = ffi.new("int *")

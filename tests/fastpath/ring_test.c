@@ -62,6 +62,7 @@ static void set_up(struct ring *ring, unsigned long position)
 		.producer = &ring->producer,
 		.data = ring->data,
 		.mask = RING_BYTES - 1,
+		.record_bytes = sizeof(struct xg_event),
 	};
 }
 
@@ -79,7 +80,7 @@ static _Atomic uint32_t *header_at(const struct ring *ring, unsigned long positi
 static uint8_t *reserve(struct ring *ring, uint32_t len)
 {
 	unsigned long at = atomic_load(&ring->producer);
-	unsigned long end = at + record_bytes(len);
+	unsigned long end = at + room_of(len);
 	_Atomic uint32_t *header = header_at(ring, at);
 
 	if (end - atomic_load_explicit(&ring->consumer, memory_order_acquire) > RING_BYTES - 1)
@@ -304,7 +305,7 @@ static void map_that_is_no_ring_is_refused(void)
 {
 	struct xg_events *events = (void *)1;
 
-	CHECK(xg_events_open(0, &events) == -EMEDIUMTYPE);
+	CHECK(xg_events_open(0, 72, &events) == -EMEDIUMTYPE);
 	CHECK(events == (void *)1);
 	xg_events_close(NULL);
 }

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,7 +18,7 @@ from xdpgw import _abi as abi
 from xdpgw._abi import Frag, Has, Reason, Verdict
 from xdpgw.errors import XdpgwError
 from xdpgw.sinks import SinkGoneError
-from xdpgw.words import flags_text, protocol_text
+from xdpgw.words import flags_text, protocol_text, time_text
 
 if TYPE_CHECKING:
     from xdpgw.config import SinkSettings
@@ -81,7 +80,7 @@ def _readable(batch: EventBatch) -> Iterator[str]:
         event = dict(zip(_FIELDS, row, strict=True))
         yield " ".join(
             (
-                _time(event["ts_ns"] + batch.realtime_offset_ns),
+                time_text(event["ts_ns"] + batch.realtime_offset_ns),
                 batch.names.port(event["port"]) or f"port#{event['port']}",
                 f"{Verdict(event['verdict']).text:<5}",
                 f"{_reason(event, batch):<15}",
@@ -127,16 +126,6 @@ def _address(family: int, raw: bytes) -> str:
     if family == 4:
         return str(ipaddress.IPv4Address(raw[:4]))
     return str(ipaddress.IPv6Address(raw)) if family == 6 else ""
-
-
-@lru_cache(maxsize=2)
-def _second_text(second: int) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(second))
-
-
-def _time(realtime_ns: int) -> str:
-    second, ns = divmod(realtime_ns, 1_000_000_000)
-    return f"{_second_text(second)}.{ns // 1000:06}"
 
 
 def _reason(event: dict[str, int], batch: EventBatch) -> str:
