@@ -303,6 +303,13 @@ XG_MUST_CHECK int xg_events_drain(struct xg_events *events, void *out, uint32_t 
  */
 XG_MUST_CHECK int xg_events_wait(const struct xg_events *events, int timeout_ms);
 
+/*
+ * Both: drains; where nothing is there, sleeps as above; where few are there, less than half of max, lets
+ * more gather for a millisecond. Returns how many it took, 0 after the timeout or a signal. timeout_ms
+ * 0: as xg_events_drain().
+ */
+XG_MUST_CHECK int xg_events_take(struct xg_events *events, void *out, uint32_t max, int timeout_ms);
+
 /* Lent fd for poll(2), epoll(7) or asyncio. */
 int xg_events_fd(const struct xg_events *events);
 /* The ring's bytes: all of them, and those not drained yet, headers included. */
