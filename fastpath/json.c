@@ -8,17 +8,10 @@
 #include "text.h"
 #include "xg.h"
 
-#define XG_TEXT(NAME, name, doc) #name,
-static const char *const verdict_texts[] = { XG_VERDICTS(XG_TEXT) };
-static const char *const reason_texts[] = { XG_REASONS(XG_TEXT) };
-static const char *const frag_texts[] = { "no", "first", "later" };
-
-static char *put_name(char *out, const char *const *texts, size_t n, uint32_t at)
-{
-	const char *text = at < n ? texts[at] : NULL;
-
-	return put_text_or_null(out, text, text ? strlen(text) : 0);
-}
+#define XG_WORD(NAME, name, doc) WORD(#name),
+static const struct word verdict_words[] = { XG_VERDICTS(XG_WORD) };
+static const struct word reason_words[] = { XG_REASONS(XG_WORD) };
+static const struct word frag_words[] = { WORD("no"), WORD("first"), WORD("later") };
 
 int xg_ipv4_text(const uint8_t addr[4], char out[XG_IPV4_TEXT_BYTES])
 {
@@ -93,15 +86,12 @@ int xg_ipv6_text(const uint8_t addr[16], char out[XG_IPV6_TEXT_BYTES])
 
 static char *put_address(char *out, uint8_t family, const uint8_t addr[16])
 {
-	char text[XG_IPV6_TEXT_BYTES];
-
-	switch (family) {
-	case 4:
-		return put_text_or_null(out, text, (size_t)xg_ipv4_text(addr, text));
-	case 6:
-		return put_text_or_null(out, text, (size_t)xg_ipv6_text(addr, text));
-	}
-	return PUT(out, "null");
+	if (family != 4 && family != 6)
+		return PUT(out, "null");
+	*out++ = '"';
+	out += family == 4 ? xg_ipv4_text(addr, out) : xg_ipv6_text(addr, out);
+	*out++ = '"';
+	return out;
 }
 
 /* Who sent what to whom: the half of a line that the packet's headers fill. */
@@ -129,7 +119,7 @@ static char *put_packet(char *out, const struct xg_event *event)
 	out = PUT(out, ",\"icmp_code\":");
 	out = put_number_or_null(out, has_icmp, event->icmp_code);
 	out = PUT(out, ",\"frag\":");
-	out = put_name(out, frag_texts, sizeof(frag_texts) / sizeof(*frag_texts), event->frag);
+	out = put_word(out, frag_words, sizeof(frag_words) / sizeof(*frag_words), event->frag);
 	out = PUT(out, ",\"ttl\":");
 	out = put_number_or_null(out, event->family, event->ttl);
 	out = PUT(out, ",\"dscp\":");
@@ -182,9 +172,9 @@ ptrdiff_t xg_events_json(const struct xg_event *events, uint32_t n, const struct
 		at = put_number(at, event->queue);
 		at = put_packet(at, event);
 		at = PUT(at, ",\"verdict\":");
-		at = put_name(at, verdict_texts, XG_VERDICT_COUNT, event->verdict);
+		at = put_word(at, verdict_words, XG_VERDICT_COUNT, event->verdict);
 		at = PUT(at, ",\"reason\":");
-		at = put_name(at, reason_texts, XG_REASON_COUNT, event->reason);
+		at = put_word(at, reason_words, XG_REASON_COUNT, event->reason);
 		at = PUT(at, ",\"rule\":");
 		at = put_text_or_null(at, rule.text, rule.len);
 		at = PUT(at, "}\n");

@@ -25,7 +25,7 @@ static const struct {
 	FLAG(O_NOFOLLOW), FLAG(O_NOATIME), FLAG(O_CLOEXEC), FLAG(O_PATH),
 };
 
-static const char *const call_texts[] = { "openat", "openat2" };
+static const struct word call_words[] = { WORD("openat"), WORD("openat2") };
 
 static char *put_flags(char *out, uint64_t flags)
 {
@@ -121,11 +121,10 @@ static char *put_call(char *out, const struct xg_open *open)
 {
 	int known = open->has & XG_OPEN_HAS_FLAGS;
 	int makes = known && (open->flags & O_CREAT || (open->flags & O_TMPFILE) == O_TMPFILE);
-	const char *call = open->call < 2 ? call_texts[open->call] : NULL;
 	size_t len = open->path_bytes < XG_PATH_BYTES ? open->path_bytes : XG_PATH_BYTES;
 
 	out = PUT(out, ",\"call\":");
-	out = put_text_or_null(out, call, call ? strlen(call) : 0);
+	out = put_word(out, call_words, sizeof(call_words) / sizeof(*call_words), open->call);
 	out = PUT(out, ",\"dirfd\":");
 	out = put_number_or_null(out, (int32_t)open->dirfd >= 0, open->dirfd);
 	out = PUT(out, ",\"path\":");

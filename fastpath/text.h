@@ -29,27 +29,76 @@ static inline char *put_bytes(char *out, const char *bytes, size_t len)
 
 #define PUT(out, literal) put_bytes(out, literal, sizeof(literal) - 1)
 
+/*
+ * A word of a fixed list. All of it is copied, what is too much is written over or belongs to nobody: a
+ * call for as many bytes as it has takes longer than the rest of the line.
+ */
+struct word {
+	char text[15];
+	uint8_t len;
+};
+
+#define WORD(literal) { literal, sizeof(literal) - 1 }
+
+/* The n-th word in quotation marks, null where there is none such. Needs 18 bytes of room. */
+static inline char *put_word(char *out, const struct word *words, size_t n, uint32_t at)
+{
+	if (at >= n)
+		return PUT(out, "null");
+	*out++ = '"';
+	memcpy(out, words[at].text, sizeof(words[at].text));
+	out += words[at].len;
+	*out++ = '"';
+	return out;
+}
+
+/* 00 to 99: half of the divisions, and most numbers of an event need none. */
+static const char two_digits[] =
+	"00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445"
+	"46474849505152535455565758596061626364656667686970717273747576777879808182838485868788899091"
+	"9293949596979899";
+
 static inline char *put_number(char *out, uint64_t value)
 {
 	char digits[20];
 	size_t at = sizeof(digits);
 
-	do {
-		digits[--at] = (char)('0' + value % 10);
-		value /= 10;
-	} while (value);
+	if (value < 10) {
+		*out = (char)('0' + value);
+		return out + 1;
+	}
+	if (value < 100)
+		return put_bytes(out, two_digits + 2 * value, 2);
+	if (value < 1000) {
+		*out = (char)('0' + value / 100);
+		return put_bytes(out + 1, two_digits + 2 * (value % 100), 2);
+	}
+	if (value < 10000) {
+		out = put_bytes(out, two_digits + 2 * (value / 100), 2);
+		return put_bytes(out, two_digits + 2 * (value % 100), 2);
+	}
+	while (value > 9) {
+		at -= 2;
+		memcpy(digits + at, two_digits + 2 * (value % 100), 2);
+		value /= 100;
+	}
+	if (value)
+		digits[--at] = (char)('0' + value);
 	return put_bytes(out, digits + at, sizeof(digits) - at);
 }
 
 /* width digits, zeros in front. */
 static inline char *put_padded(char *out, uint32_t value, int width)
 {
-	int i;
+	int i = width;
 
-	for (i = width - 1; i >= 0; i--) {
-		out[i] = (char)('0' + value % 10);
-		value /= 10;
+	while (i >= 2) {
+		i -= 2;
+		memcpy(out + i, two_digits + 2 * (value % 100), 2);
+		value /= 100;
 	}
+	if (i)
+		*out = (char)('0' + value % 10);
 	return out + width;
 }
 
