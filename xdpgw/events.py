@@ -291,11 +291,13 @@ class Pump:
 
     def feed(self, reader: EventReader, names: Names, *, timeout_ms: int) -> int:
         """Drain once and hand over what came. Returns the number of events."""
+        import numpy as np
+
         events = reader.drain(timeout_ms)
         if len(events):
-            # The reader's array is written again before a slow sink has read it.
-            kept = events.copy()
-            kept.flags.writeable = False
+            # The reader's array is written again before a slow sink has read it. By way of bytes,
+            # as numpy copies structs member by member.
+            kept = np.frombuffer(events.tobytes(), events.dtype)
             self.put(EventBatch(kept, names, realtime_offset_ns()))
         return len(events)
 
