@@ -91,7 +91,7 @@ def libbpf_poll(fd: int, callback: Callable[[Any, int, int], int]) -> Callable[[
 
 
 def work(kind: str) -> tuple[Callable[[Any, int, int], int], Callable[[], int]]:
-    """A callback, and how many records it has had."""
+    """A callback, and how many records it has had and done with."""
     had = 0
     kept: list[bytes] = []
     pointer = ctypes.POINTER(Event)
@@ -125,8 +125,13 @@ def work(kind: str) -> tuple[Callable[[Any, int, int], int], Callable[[], int]]:
         out.write(json.dumps({"ts": event.ts_ns, "src": src, "dst": dst, **fields}) + "\n")
         return 0
 
+    def done() -> int:
+        if out is not None:
+            out.flush()
+        return had
+
     works = {"count": count, "field": field, "copy": copy, "json": line}
-    return works[kind.split()[0]], lambda: had
+    return works[kind.split()[0]], done
 
 
 def main(peer: str, kind: str, fd: int, seconds: float, cpu: int) -> None:

@@ -54,6 +54,8 @@ def openat(
     """
     from xdpgw.snoop import Wanted, watch
 
+    if comm == "":
+        raise click.UsageError("--comm wants a name")
     if pid is not None and not Path(f"/proc/{pid}").exists():
         raise XdpgwError(f"there is no process {pid}", "pgrep -a NAME finds one by its name")
     watch(Wanted(comm, pid, own), as_json=as_json, verbose=verbose, kernel_btf=btf, note=note)

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from xdpgw import _abi as abi
 from xdpgw import loader
 from xdpgw._abi import OpenCounter, OpenHas
 from xdpgw._native import ffi, lib
-from xdpgw.errors import KernelError, UnsupportedError, VerifierError
+from xdpgw.errors import KernelError, UnsupportedError, VerifierError, XdpgwError
 from xdpgw.events import EventReader, formatted, realtime_offset_ns
 from xdpgw.kernel import BpfObject, Link
 from xdpgw.maps import pointer_to
@@ -57,6 +58,7 @@ _ATTACHMENTS = (
     ("openat", "syscalls/sys_enter_openat"),
     ("openat2", "syscalls/sys_enter_openat2"),
 )
+_LOOK_S = 5.0
 _INITIAL_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel
 _NO_DIRFD = 2**31  # of a signed int: AT_FDCWD, and what is wrong
 
@@ -223,8 +225,10 @@ def watch(
         reader = stack.enter_context(EventReader(obj.map("opens"), record=abi.open_dtype()))
         with ExitStack() as attached:
             _attach(attached, obj, note)
+            losses = _Losses(obj.map("open_counters"), note)
             while not signals.stop:
                 _print(reader.drain(WAIT_MS), as_json)
+                losses.tell()
         while len(batch := reader.drain()):
             _print(batch, as_json)
         books = OpenBooks.read(obj.map("open_counters"))
@@ -234,6 +238,23 @@ def watch(
         note(f"of {books.unread} calls the path could not be read")
     if pending := books.asked - books.written - books.lost:
         note(f"{pending} calls had not returned by the end")
+
+
+class _Losses:
+    """Says that calls are lost while they are, now and then."""
+
+    def __init__(self, counters: Map, note: Callable[[str], None]) -> None:
+        self._counters, self._note = counters, note
+        self._told, self._looked_at = 0, time.monotonic()
+
+    def tell(self) -> None:
+        """Look, if it is time to."""
+        if (now := time.monotonic()) - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        if (lost := OpenBooks.read(self._counters).lost) > self._told:
+            self._note(f"{lost} calls lost so far")
+            self._told = lost
 
 
 def _attach(stack: ExitStack, obj: BpfObject, note: Callable[[str], None]) -> None:
@@ -252,8 +273,15 @@ def _print(batch: NDArray[np.void], as_json: bool) -> None:
         out = json_of(batch, realtime_offset_ns())
     else:
         out = "\n".join([*lines_of(batch, realtime_offset_ns()), ""]).encode()
-    sys.stdout.buffer.write(out)
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(out)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Else the interpreter's own flush at exit complains of it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise XdpgwError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def json_of(opens: NDArray[np.void], offset_ns: int) -> bytes:

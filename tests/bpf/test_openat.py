@@ -12,7 +12,9 @@ import pytest
 
 from tests.fastpath.toolchain import ROOT, bpf_object
 from xdpgw import snoop
+from xdpgw._abi import OpenCounter
 from xdpgw.errors import UnsupportedError
+from xdpgw.handles import possible_cpus
 from xdpgw.snoop import Wanted, load, relocations
 
 IN_OBJECT = {
@@ -138,3 +140,16 @@ def test_object_s_programs_are_named_after_what_they_are_attached_to() -> None:
     with load(Wanted()) as obj:
         for program, _ in snoop._ATTACHMENTS:
             assert obj.program(program).info().type == 5  # BPF_PROG_TYPE_TRACEPOINT
+
+
+def test_losses_are_told_while_they_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snoop, "_LOOK_S", 0.0)
+    told: list[str] = []
+    with load(Wanted()) as obj:
+        counters = obj.map("open_counters")
+        losses = snoop._Losses(counters, told.append)
+        for lost in (0, 3, 3, 5):
+            values = lost.to_bytes(8, sys.byteorder) + bytes(8 * (possible_cpus() - 1))
+            counters.update(OpenCounter.LOST.to_bytes(4, sys.byteorder), values)
+            losses.tell()
+    assert told == ["3 calls lost so far", "5 calls lost so far"]

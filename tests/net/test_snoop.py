@@ -315,6 +315,7 @@ def test_snoop_in_a_pid_namespace_numbers_processes_as_there(tmp_path: Path) -> 
         (["--btf", "/nonexistent"], 3, "no description of this kernel's types (BTF)"),
         (["--pid", "4194305"], 1, "there is no process 4194305"),
         (["--pid", "0"], 2, "--pid"),
+        (["--comm", ""], 2, "--comm wants a name"),
     ],
 )
 def test_snoop_that_cannot_says_why(
@@ -354,3 +355,37 @@ def test_snoop_whose_reader_has_gone_ends(bed: TestBed, tmp_path: Path) -> None:
     )
     assert done.stdout.count("\n") == 1
     assert done.stderr == "" or "tracefs" in done.stderr
+
+
+def test_snoop_into_a_full_disk_says_so(bed: TestBed) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "xdpgw", "snoop", "openat", "--own"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT_S,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 1
+    said = [x for x in done.stderr.splitlines() if "tracefs" not in x]
+    assert said == ["xdpgw: cannot write to standard output: No space left on device"]
+
+
+def test_snoop_works_where_ip_netns_exec_hides_tracefs(tmp_path: Path) -> None:
+    name = f"snoop-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        words = ["ip", "netns", "exec", name, sys.executable, "-m", "xdpgw", "snoop", "openat"]
+        with (tmp_path / "out").open("w") as out:
+            process = subprocess.Popen(
+                [*words, "--own"], stdout=out, stderr=subprocess.STDOUT, cwd=ROOT
+            )
+        until(lambda: "sys_enter_openat2" in (tmp_path / "out").read_text(), "a call")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT_S) == 0
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+    mounts = Path("/proc/mounts").read_text().splitlines()
+    assert sum(x.split()[1] == str(TRACING) for x in mounts) == 1
