@@ -62,6 +62,19 @@ LOGS = {
 }
 
 
+@contextmanager
+def _beside(run: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have a thread run, until the context ends and it is told to stop."""
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 def _hold_to_its_word(counters: Map) -> None:
     """The log's books add up.
 
@@ -103,23 +116,17 @@ class _Ring:
     @contextmanager
     def filling(self) -> Iterator[None]:
         """Events come, while the context lasts."""
-        stop = threading.Event()
 
-        def run() -> None:
+        def run(stop: threading.Event) -> None:
             os.sched_setaffinity(0, {GENERATOR_CPU})
             with self._bed.gateway.entered():
                 ifindex = self._bed.ifindex(PORT)
                 while not stop.is_set():
                     self._program.live_frames(self._frame, ifindex, RUN)
 
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
+        with _beside(run):
             yield
-        finally:
-            stop.set()
-            thread.join()
-            _hold_to_its_word(self._counters)
+        _hold_to_its_word(self._counters)
 
     def _reader(self) -> EventReader:
         from xdpgw.events import EventReader
@@ -230,26 +237,23 @@ class _Forwarding:
         from xdpgw.config import SinkSettings
         from xdpgw.events import EventReader, Names, Pump
 
-        stop = threading.Event()
         settings = [SinkSettings("jsonl", self._folder / "forwarding.jsonl")]
-
-        def read(ring: Map, names: Names) -> None:
-            with EventReader(ring) as reader, Pump.of(settings, on_error=lambda text: None) as pump:
-                while not stop.is_set():
-                    pump.feed(reader, names, timeout_ms=50)
-
         with ExitStack() as undo:
             policy = f'[policy]\nrules = "all tx"\n[log]\n{LOGS[log]}\n'
             instance, manifest = in_force(undo, bed, policy, "native")
             books = undo.enter_context(instance.books())
             names = Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
-            thread = threading.Thread(target=read, args=(books["events"], names))
-            thread.start()
-            try:
+
+            def read(stop: threading.Event) -> None:
+                with (
+                    EventReader(books["events"]) as reader,
+                    Pump.of(settings, on_error=lambda text: None) as pump,
+                ):
+                    while not stop.is_set():
+                        pump.feed(reader, names, timeout_ms=50)
+
+            with _beside(read):
                 yield
-            finally:
-                stop.set()
-                thread.join()
             _hold_to_its_word(books["log_counters"])
 
     def _judging(self, log: str) -> Callable[[], float]:

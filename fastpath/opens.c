@@ -58,21 +58,31 @@ int xg_open_flags_text(uint64_t flags, char out[XG_FLAGS_TEXT_BYTES])
 	return (int)(end - out);
 }
 
-/* Bytes of the UTF-8 sequence (RFC 3629) that stands at `text`; 0: none does. */
+/* Bytes of the UTF-8 sequence (RFC 3629) that a byte begins; 0: none. */
+static size_t utf8_claimed(uint8_t first)
+{
+	if (first < 0x80)
+		return 1;
+	if (first < 0xc2)
+		return 0;
+	if (first < 0xe0)
+		return 2;
+	if (first < 0xf0)
+		return 3;
+	return first < 0xf5 ? 4 : 0;
+}
+
+/* Bytes of the sequence that stands whole and right at `text`; 0: none does. */
 static size_t utf8_bytes(const uint8_t *text, size_t len)
 {
 	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-	size_t n = text[0] < 0x80   ? 1
-		   : text[0] < 0xc2 ? 0
-		   : text[0] < 0xe0 ? 2
-		   : text[0] < 0xf0 ? 3
-				    : 4;
+	size_t n = utf8_claimed(text[0]);
 	uint32_t value;
 	size_t i;
 
 	if (n < 2)
 		return n;
-	if (text[0] > 0xf4 || n > len)
+	if (n > len)
 		return 0;
 	value = text[0] & (0x7fU >> n);
 	for (i = 1; i < n; i++) {
