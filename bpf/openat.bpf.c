@@ -9,20 +9,41 @@
  * the call is told as it stands then.
  *
  * The layout of a tracepoint's context is the kernel's own affair, so it is taken from its BTF (CO-RE): the
- * structs below name what is used, and the loader puts in where this kernel has it.
+ * structs below name what is used, and the loader puts in where this kernel has it. The kernel has two names
+ * for it. What it fills in is struct syscall_trace_enter; struct trace_event_raw_sys_enter is the one that
+ * programs commonly name, and a byte more in struct trace_entry, as real-time kernels have it, moves its
+ * members beyond what is there (6.1-rt refuses to attach such a program). So the second is for kernels
+ * whose BTF lacks the first.
  */
 #include <stdbool.h>
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
 
 #include "abi.h"
+
+/* As in parse.h: makes the compiler forget what it knows of a value. */
+#define opaque(value) asm volatile("" : "+r"(value))
 
 struct trace_entry {
 	unsigned short type;
 	unsigned char flags;
 	unsigned char preempt_count;
 	int pid;
+} __attribute__((preserve_access_index));
+
+struct syscall_trace_enter {
+	struct trace_entry ent;
+	int nr;
+	unsigned long args
+		[6]; /* without a length in the kernel, so that elements can be relocated only */
+} __attribute__((preserve_access_index));
+
+struct syscall_trace_exit {
+	struct trace_entry ent;
+	int nr;
+	long ret;
 } __attribute__((preserve_access_index));
 
 struct trace_event_raw_sys_enter {
@@ -131,6 +152,24 @@ static __always_inline bool asked_for(const struct ids *ids)
 	       comm[1] == *(const volatile __u64 *)&cfg.comm[8];
 }
 
+/*
+ * A member of the context, by the first of its two names that the kernel has. A macro, as an index is
+ * relocated where it is a literal only. Opaque, as clang would make one read of both, at an offset in a
+ * register: "dereference of modified ctx ptr".
+ */
+#define read_context(ctx, when, member) \
+	({ \
+		unsigned long read; \
+\
+		if (bpf_core_type_exists(struct syscall_trace_##when)) { \
+			read = ((const struct syscall_trace_##when *)(ctx))->member; \
+			opaque(read); \
+		} else { \
+			read = ((const struct trace_event_raw_sys_##when *)(ctx))->member; \
+		} \
+		read; \
+	})
+
 static __always_inline void note(struct call *call)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
@@ -147,27 +186,27 @@ static __always_inline void note(struct call *call)
 }
 
 SEC("tracepoint/syscalls/sys_enter_openat")
-int openat(struct trace_event_raw_sys_enter *ctx)
+int openat(void *ctx)
 {
 	struct call call = { .call = XG_CALL_OPENAT };
 
-	call.dirfd = ctx->args[0];
-	call.path = ctx->args[1];
-	call.flags = (__u32)ctx->args[2];
-	call.mode = ctx->args[3];
+	call.dirfd = read_context(ctx, enter, args[0]);
+	call.path = read_context(ctx, enter, args[1]);
+	call.flags = (__u32)read_context(ctx, enter, args[2]);
+	call.mode = read_context(ctx, enter, args[3]);
 	note(&call);
 	return 0;
 }
 
 SEC("tracepoint/syscalls/sys_enter_openat2")
-int openat2(struct trace_event_raw_sys_enter *ctx)
+int openat2(void *ctx)
 {
 	struct call call = { .call = XG_CALL_OPENAT2 };
 
-	call.dirfd = ctx->args[0];
-	call.path = ctx->args[1];
-	call.how = ctx->args[2];
-	call.how_bytes = ctx->args[3];
+	call.dirfd = read_context(ctx, enter, args[0]);
+	call.path = read_context(ctx, enter, args[1]);
+	call.how = read_context(ctx, enter, args[2]);
+	call.how_bytes = read_context(ctx, enter, args[3]);
 	note(&call);
 	return 0;
 }
@@ -207,12 +246,12 @@ static __always_inline void write_path(struct xg_open *open, const struct call *
 
 /* Of both calls. */
 SEC("tracepoint/syscalls/sys_exit_openat")
-int openat_return(struct trace_event_raw_sys_exit *ctx)
+int openat_return(void *ctx)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	const struct call *call = bpf_map_lookup_elem(&under_way, &thread);
 	struct xg_open *open;
-	long ret = ctx->ret;
+	long ret = read_context(ctx, exit, ret);
 
 	if (!call)
 		return 0;

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from xdpgw._native import ffi, lib
-from xdpgw.errors import BusyError, KernelError
+from xdpgw.errors import BusyError, KernelError, UnsupportedError
 from xdpgw.facts import mtu_of, single_buffer_mtu
 from xdpgw.handles import Handle, checked, fail
 from xdpgw.holder import holder_of
@@ -89,11 +89,20 @@ class Link(Handle):
             event: its name, for errors.
 
         Raises:
-            PrivilegeError: CAP_PERFMON is missing.
-            KernelError: there is no such event, or the program reads beyond it.
+            PrivilegeError: CAP_PERFMON is missing, or the program reads beyond the event.
+            UnsupportedError: a kernel before 5.15.
+            KernelError: there is no such event.
         """
         fd = ffi.new("int *")
         err = lib.xg_link_attach_tracepoint(program.fileno(), event_id, fd)
+        if err == -errno.EINVAL:
+            raise UnsupportedError(
+                f"this kernel ({os.uname().release}) has no links on tracepoints",
+                "they take kernel 5.15",
+                errno.EINVAL,
+                feature="links on tracepoints",
+                kernel=os.uname().release,
+            )
         checked(err, f"attaching a program to the tracepoint {event}")
         return cls(int(fd[0]))
 

@@ -183,7 +183,7 @@ def _told_of_btf(kernel_btf: Path | None, obj: BpfObject) -> Iterator[None]:
     except (KernelError, VerifierError) as error:
         if "CO-RE relocation" in getattr(error, "log", ""):
             what = f"{path} does not describe the tracepoints of system calls"
-        elif re.search(r"(target|vmlinux|kernel) BTF", obj.log):
+        elif re.search(r"(?i)(failed|error).* (target|vmlinux|kernel) BTF", obj.log):
             what = f"there is no description of this kernel's types (BTF) in {path}"
         else:
             raise

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The types of a kernel whose tracepoints begin with more than here, as one with PREEMPT_RT's lazy
- * preemption does. Only its BTF matters.
+ * The types of kernels whose tracepoints begin with more than here. Only its BTF matters. REAL_TIME: as
+ * Debian's 6.1-rt has them, where struct trace_event_raw_sys_enter is not what programs get. Else, a kernel
+ * without the other name, and with a member that no kernel has.
  */
 struct trace_entry {
 	unsigned short type;
@@ -11,9 +12,28 @@ struct trace_entry {
 	unsigned char preempt_lazy_count;
 };
 
+#ifdef REAL_TIME
+struct syscall_trace_enter {
+	struct trace_entry ent;
+	int nr;
+	unsigned long args[];
+};
+
+struct syscall_trace_exit {
+	struct trace_entry ent;
+	int nr;
+	long ret;
+};
+
+struct syscall_trace_exit leave_filled;
+struct syscall_trace_enter *enter_filled;
+#endif
+
 struct trace_event_raw_sys_enter {
 	struct trace_entry ent;
-	long long something_new;
+#ifndef REAL_TIME
+	long something_new;
+#endif
 	long id;
 	unsigned long args[6];
 	char data[];

@@ -17,22 +17,17 @@ from xdpgw.errors import UnsupportedError
 from xdpgw.handles import possible_cpus
 from xdpgw.snoop import Wanted, load, relocations
 
-IN_OBJECT = {
-    "trace_event_raw_sys_enter.args[0]": 16,
-    "trace_event_raw_sys_enter.args[1]": 24,
-    "trace_event_raw_sys_enter.args[2]": 32,
-    "trace_event_raw_sys_enter.args[3]": 40,
-    "trace_event_raw_sys_exit.ret": 16,
-}
-ELSEWHERE = {name: offset + (16 if "enter" in name else 8) for name, offset in IN_OBJECT.items()}
-"""In tests/bpf/other_kernel.bpf.c."""
+FILLED, RAW = "syscall_trace", "trace_event_raw_sys"
+"""What the kernel fills in, and what programs commonly name."""
 
 
-@pytest.fixture
-def other_kernel(tmp_path: Path) -> Path:
-    path = tmp_path / "btf"
-    path.write_bytes(bpf_object("bpf/other_kernel.bpf.c"))
-    return path
+def members(struct: str, first: int) -> dict[str, int]:
+    """The members that are read, where arguments and result begin at an offset."""
+    arguments = {f"{struct}_enter.args[{i}]": first + 8 * i for i in range(4)}
+    return {**arguments, f"{struct}_exit.ret": first}
+
+
+IN_OBJECT = {**members(FILLED, 16), **members(RAW, 16)}
 
 
 def offsets(btf: Path | None) -> tuple[dict[str, int], dict[str, int], set[int]]:
@@ -60,22 +55,39 @@ def test_object_reads_where_this_kernel_has_the_arguments() -> None:
         capture_output=True,
     )
     types = json.loads(shown.stdout)["types"]
-    (enter,) = (
-        {m["name"]: m["bits_offset"] // 8 for m in x["members"]}
-        for x in types
-        if x["kind"] == "STRUCT" and x["name"] == "trace_event_raw_sys_enter"
-    )
-    wanted = {f"trace_event_raw_sys_enter.args[{i}]": enter["args"] + 8 * i for i in range(4)}
-    assert {name: at for name, at in after.items() if "enter" in name} == wanted
-    assert set(wanted.values()) <= reads
+    for struct in (FILLED, RAW):
+        (at,) = (
+            member["bits_offset"] // 8
+            for x in types
+            if x["kind"] == "STRUCT" and x["name"] == f"{struct}_enter"
+            for member in x["members"]
+            if member["name"] == "args"
+        )
+        wanted = {name: x for name, x in members(struct, at).items() if "enter" in name}
+        assert wanted.items() <= after.items()
+    assert {x for name, x in after.items() if f"{FILLED}_enter" in name} <= reads
 
 
-def test_object_reads_where_another_kernel_has_the_arguments(other_kernel: Path) -> None:
-    before, after, reads = offsets(other_kernel)
+def test_object_reads_where_a_kernel_of_another_layout_has_the_arguments(tmp_path: Path) -> None:
+    """One that has a single name for them, as far as this object knows."""
+    path = tmp_path / "btf"
+    path.write_bytes(bpf_object("bpf/other_kernel.bpf.c"))
+    before, after, reads = offsets(path)
+    assert before == members(RAW, 16)
+    assert after == {**members(RAW, 32), f"{RAW}_exit.ret": 24}
+    assert {32, 40, 48, 56} <= reads
+    assert 16 not in reads
+
+
+def test_object_reads_what_a_real_time_kernel_fills_in(tmp_path: Path) -> None:
+    """There the common name lies: who goes by it is not attached (EACCES)."""
+    path = tmp_path / "btf"
+    path.write_bytes(bpf_object("bpf/other_kernel.bpf.c", "REAL_TIME"))
+    before, after, reads = offsets(path)
     assert before == IN_OBJECT
-    assert after == ELSEWHERE
-    assert {at for name, at in ELSEWHERE.items() if "enter" in name} <= reads
-    assert IN_OBJECT["trace_event_raw_sys_enter.args[0]"] not in reads
+    assert after == {**members(FILLED, 16), **members(RAW, 24)}
+    assert {16, 24, 32, 40} <= reads
+    assert 48 not in reads
 
 
 def test_relocation_is_told_with_both_offsets() -> None:
