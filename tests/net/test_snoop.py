@@ -270,17 +270,39 @@ def test_snoop_says_what_had_not_returned(bed: TestBed, tmp_path: Path) -> None:
         os.close(os.open(fifo, os.O_WRONLY))
 
 
-def test_snoop_mounts_tracefs_once_where_it_is_missing(bed: TestBed, tmp_path: Path) -> None:
-    while os.path.ismount(TRACING):
-        subprocess.run(["umount", TRACING], check=True)
-    for at in range(2):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        with opener() as child, snooping(bed, folder, child) as run:
-            assert ("tracefs was not mounted" in run.err.read_text()) == (at == 0)
-            assert run.end() == 0
-        mounts = Path("/proc/mounts").read_text().splitlines()
-        assert sum(x.split()[1] == str(TRACING) for x in mounts) == 1
+MOUNTING = """
+import json, os, signal, subprocess, sys
+
+def snoops(count):
+    command = [sys.executable, "-m", "xdpgw", "snoop", "openat", "--own"]
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    runs = [subprocess.Popen(command, **both) for _ in range(count)]
+    for run in runs:
+        while "sys_enter_openat2" not in run.stdout.readline():
+            pass
+    for run in runs:
+        run.send_signal(signal.SIGINT)
+    said = "".join(run.communicate()[1] for run in runs)
+    mounts = [line.split()[1] for line in open("/proc/mounts")]
+    return said.count("tracefs was not mounted"), mounts.count("/sys/kernel/tracing")
+
+while os.path.ismount("/sys/kernel/tracing"):
+    subprocess.run(["umount", "/sys/kernel/tracing"], check=True)
+print(json.dumps([snoops(2), snoops(1)]))
+"""
+
+
+def test_snoop_mounts_tracefs_once_where_it_is_missing() -> None:
+    """In mounts of its own, where no process from outside is seen."""
+    alone = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", MOUNTING],
+        stdout=subprocess.PIPE,
+        timeout=TIMEOUT_S,
+        cwd=ROOT,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [[1, 1], [0, 1]]
 
 
 def test_snoop_verbose_tells_the_relocation(bed: TestBed, tmp_path: Path) -> None:
