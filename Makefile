@@ -30,11 +30,9 @@ BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -fdebug-compilat
 APT := ca-certificates clang llvm gcc libc6-dev linux-libc-dev libbpf-dev libelf-dev zlib1g-dev pkg-config \
 	iproute2 ethtool bpftool util-linux python3 python3-venv python3-dev
 # What bench/ compares with.
-# What tests talk to.
-TEST_APT := rsyslog
-PEERS := xdp-tools nftables iptables
+PEERS := xdp-tools nftables iptables python3-bpfcc
 # Collectors and readers that tests hold the log against.
-TEST_APT := nfdump tshark
+TEST_APT := nfdump rsyslog tshark
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=xdpgw/bpf/%.o)
 NATIVE := xdpgw/_native.abi3.so

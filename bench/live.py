@@ -24,9 +24,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from xdpgw.flows import Frames
     from xdpgw.generate_live import Live
+    from xdpgw.pins import Instance, Manifest
     from xdpgw.testbed import TestBed
 
-__all__ = ["GENERATOR_CPU", "SUBJECT_CPU", "LiveBed", "napi_thread", "needs_two_cpus", "sending"]
+__all__ = [
+    "GENERATOR_CPU",
+    "PORT",
+    "SUBJECT_CPU",
+    "LiveBed",
+    "in_force",
+    "napi_thread",
+    "needs_two_cpus",
+    "sending",
+]
 
 GENERATOR_CPU, SUBJECT_CPU = 0, 1
 PORT = "left"
@@ -142,13 +152,19 @@ class LiveBed:
 
     def apply(self, stack: ExitStack, policy: str, mode: str) -> None:
         """Put a policy in force on the port, until the stack ends."""
-        from xdpgw import config, gateway
-        from xdpgw.pins import Instance
+        in_force(stack, self.bed, policy, mode)
 
-        with self.bed.gateway.entered():
-            instance = Instance()
-            stack.callback(gateway.detach, instance)
-            gateway.apply(config.loads(f'{policy}\n[ports.{PORT}]\nmode = "{mode}"\n'), instance)
+
+def in_force(stack: ExitStack, bed: TestBed, policy: str, mode: str) -> tuple[Instance, Manifest]:
+    """Put a policy in force on the port left of a bed, until the stack ends."""
+    from xdpgw import config, gateway
+    from xdpgw.pins import Instance
+
+    with bed.gateway.entered():
+        instance = Instance()
+        stack.callback(gateway.detach, instance)
+        read = config.loads(f'{policy}\n[ports.{PORT}]\nmode = "{mode}"\n')
+        return instance, gateway.apply(read, instance).manifest
 
 
 def _wait_for(count: Callable[[], int], wanted: int) -> None:

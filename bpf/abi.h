@@ -15,6 +15,8 @@
  *   struct xg_talker_set   program -> itself and control, sources with what they sent
  *   struct xg_counter  program -> control, per CPU
  *   struct xg_event    program -> control, through the ring buffer, or as the answer of `explain`
+ *   struct xg_snoop    control -> the program of `xdpgw snoop openat`, once, before load
+ *   struct xg_open     that program -> control, through a ring buffer of its own
  *   struct xg_socket_stats   the process that serves AF_XDP targets -> whoever asks, a row a socket
  *
  * Rules of the house: fixed-width members only, ordered so that no padding arises, every byte written
@@ -66,6 +68,10 @@ enum xg_limits {
 	XG_MANIFEST_VERSION = 4, /* of what is pinned: a change of a pinned map raises it */
 	XG_EVENT_RING_BYTES =
 		8388608, /* about 100,000 events; a power of two, a multiple of the page */
+	XG_COMM_BYTES = 16, /* name of a process, with its '\0': TASK_COMM_LEN of the kernel */
+	XG_PATH_BYTES = 256, /* of a path that is told, with its '\0'; longer ones are cut */
+	XG_OPENS = 16384, /* calls that may be under way at once */
+	XG_OPEN_RING_BYTES = 8388608, /* about 24,000 struct xg_open */
 };
 
 /* What a packet gets. X(NAME, name, meaning) */
@@ -99,6 +105,13 @@ enum xg_limits {
 	X(WRITTEN, written, "events put into the ring buffer") \
 	X(LOST, lost, "events for which the ring buffer had no room") \
 	X(LIMITED, limited, "events held back by a rate")
+
+/* The books of `xdpgw snoop`, per CPU. asked = written + lost + under way. */
+#define XG_OPEN_COUNTERS(X) \
+	X(ASKED, asked, "calls that were to be told") \
+	X(WRITTEN, written, "calls put into the ring buffer") \
+	X(LOST, lost, "calls for which a table or the ring buffer had no room") \
+	X(UNREAD, unread, "calls told without their path, as it could not be read")
 
 /* Who takes the frames of an AF_XDP target. */
 #define XG_HANDLERS(X) \
@@ -154,6 +167,9 @@ enum xg_reason { XG_REASONS(XG_ENUM_REASON) XG_REASON_COUNT };
 
 #define XG_ENUM_LOG(NAME, name, doc) XG_LOG_##NAME,
 enum xg_log_counter { XG_LOG_COUNTERS(XG_ENUM_LOG) XG_LOG_COUNT };
+
+#define XG_ENUM_OPEN(NAME, name, doc) XG_OPEN_##NAME,
+enum xg_open_counter { XG_OPEN_COUNTERS(XG_ENUM_OPEN) XG_OPEN_COUNT };
 
 /* Not XG_HANDLER_: the row COUNT is no sentinel. */
 #define XG_ENUM_HANDLE(NAME, name, doc) XG_HANDLE_##NAME,
@@ -221,6 +237,16 @@ enum xg_has {
 	XG_HAS_TCP_FLAGS = 4,
 	XG_HAS_ICMP = 8,
 	XG_HAS_ETHERTYPE = 16,
+};
+
+/* The system calls that `xdpgw snoop openat` tells. */
+enum xg_call { XG_CALL_OPENAT, XG_CALL_OPENAT2 };
+
+/* What is known of struct xg_open. */
+enum xg_open_has {
+	XG_OPEN_HAS_PATH = 1,
+	XG_OPEN_HAS_CUT_PATH = 2, /* the path goes on; with XG_OPEN_HAS_PATH */
+	XG_OPEN_HAS_FLAGS = 4, /* flags, mode and resolve */
 };
 
 /*
@@ -490,6 +516,35 @@ struct xg_event {
 	__u8 verdict; /* enum xg_verdict */
 	__u8 reason; /* enum xg_reason */
 	__u8 zero[2];
+};
+
+/* Which calls `xdpgw snoop` tells. */
+struct xg_snoop {
+	__u64 pidns_dev; /* PID namespace that numbers of processes are of */
+	__u64 pidns_ino; /* 0: the initial one */
+	__u8 comm[XG_COMM_BYTES]; /* only this name, filled with 0; empty: any */
+	__u32 pid; /* only this process; 0: any */
+	__u32 not_pid; /* not this one; 0: none */
+};
+
+/* One call of openat or openat2 that has returned. */
+struct xg_open {
+	__u64 ts_ns; /* CLOCK_MONOTONIC of the call */
+	__u64 took_ns;
+	__u64 flags; /* O_* of the kernel */
+	__u64 resolve; /* RESOLVE_* of openat2 */
+	__u32 mode;
+	__u32 dirfd; /* as int: AT_FDCWD */
+	__u32 fd; /* where error is 0 */
+	__u32 error; /* positive, as in errno */
+	__u32 pid; /* of the process; of cfg's PID namespace where it lies in that, else of the initial one */
+	__u32 tid;
+	__u32 uid; /* of the initial user namespace */
+	__u8 call; /* enum xg_call */
+	__u8 has; /* enum xg_open_has */
+	__u16 path_bytes; /* without '\0' */
+	__u8 comm[XG_COMM_BYTES]; /* of the thread */
+	__u8 path[XG_PATH_BYTES]; /* '\0' behind it, as far as the end */
 };
 
 /*

@@ -96,10 +96,17 @@ static __always_inline bool within_rate(__u32 bucket, const struct xg_rate *rate
 	return false;
 }
 
-static __always_inline bool within_global_rate(__u64 now)
+/*
+ * Packets that a rule tells come in floods and spend the rate of all events; a new source comes once. So it
+ * may go a quarter of the burst further into debt, and an event at least: it is told in the flood.
+ */
+static __always_inline bool within_global_rate(__u64 now, bool new_source)
 {
 	struct xg_rate rate = { .interval_ns = cfg.log_rate.interval_ns,
 				.burst_ns = cfg.log_rate.burst_ns };
+
+	if (cfg.log_rules && new_source)
+		rate.burst_ns += rate.interval_ns + rate.burst_ns / 4;
 
 	return within_rate(XG_RULE_SLOTS, &rate, now);
 }
@@ -183,7 +190,7 @@ static __always_inline void log_packet(struct xdp_md *ctx, const struct pkt *pkt
 		allowed = true;
 	else if (judged->rule)
 		allowed = within_rate(judged->rule->slot, &judged->rule->log_rate, now);
-	if (!allowed || !within_global_rate(now)) {
+	if (!allowed || !within_global_rate(now, claims)) {
 		count_log(XG_LOG_DUE);
 		count_log(XG_LOG_LIMITED);
 		return;

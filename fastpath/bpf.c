@@ -7,12 +7,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <linux/bpf.h>
 #include <linux/magic.h>
+#include <linux/perf_event.h>
 
 #include "xg.h"
 
@@ -352,6 +355,24 @@ int xg_link_attach_xdp(int prog_fd, uint32_t ifindex, uint32_t flags, int *out_f
 	LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = flags);
 
 	return take_fd(bpf_link_create(prog_fd, (int)ifindex, BPF_XDP, &opts), out_fd);
+}
+
+int xg_link_attach_tracepoint(int prog_fd, uint64_t event_id, int *out_fd)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_TRACEPOINT,
+		.size = sizeof(attr),
+		.config = event_id,
+	};
+	int event_fd, err;
+
+	/* One CPU is enough: programs of an event run wherever it happens. */
+	event_fd = (int)syscall(SYS_perf_event_open, &attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
+	if (event_fd < 0)
+		return -errno;
+	err = take_fd(bpf_link_create(prog_fd, event_fd, BPF_PERF_EVENT, NULL), out_fd);
+	close(event_fd);
+	return err;
 }
 
 int xg_link_update(int link_fd, int prog_fd, int old_prog_fd)

@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/bpf.h>
@@ -34,6 +35,13 @@
 
 /* struct bpf_ringbuf_hdr of the kernel: u32 len, u32 pg_off. */
 #define HEADER_BYTES BPF_RINGBUF_HDR_SZ
+
+/*
+ * How long a few events wait for more. Shorter: at 100,000 events a second, a batch holds so few that
+ * it costs more than they do, and the program wakes the reader so often that forwarding feels it.
+ * Longer: who looks on sees the delay, and the ring must hold what comes meanwhile (100,000 events).
+ */
+#define GATHER_NS 1000000L
 
 /* The kernel's counters are unsigned long, lock-free wherever it runs. */
 _Static_assert(sizeof(_Atomic unsigned long) == sizeof(unsigned long), "not the kernel's counter");
@@ -49,10 +57,11 @@ struct xg_events {
 	void *read;  /* mapping of the rest */
 	size_t written_bytes;
 	size_t read_bytes;
+	uint32_t record_bytes; /* of what is handed out */
 	int map_fd;
 };
 
-int xg_events_open(int map_fd, struct xg_events **out)
+int xg_events_open(int map_fd, uint32_t record_bytes, struct xg_events **out)
 {
 	struct xg_events *events;
 	struct xg_map_info info;
@@ -70,6 +79,7 @@ int xg_events_open(int map_fd, struct xg_events **out)
 	if (!events)
 		return -ENOMEM;
 	events->map_fd = map_fd;
+	events->record_bytes = record_bytes;
 	events->mask = info.max_entries - 1UL;
 
 	events->written_bytes = page;
@@ -106,13 +116,15 @@ void xg_events_close(struct xg_events *events)
 	free(events);
 }
 
-static unsigned long record_bytes(uint32_t len)
+static unsigned long room_of(uint32_t len)
 {
 	return ((unsigned long)len + HEADER_BYTES + 7) & ~7UL;
 }
 
-int xg_events_drain(struct xg_events *events, struct xg_event *out, uint32_t max)
+int xg_events_drain(struct xg_events *events, void *out, uint32_t max)
 {
+	const size_t wanted = events->record_bytes;
+	uint8_t *to = out;
 	/* Read anew each time: whoever held the ring before us has left it where it left it. */
 	unsigned long at = atomic_load_explicit(events->consumer, memory_order_relaxed);
 	unsigned long end = atomic_load_explicit(events->producer, memory_order_acquire);
@@ -129,19 +141,19 @@ int xg_events_drain(struct xg_events *events, struct xg_event *out, uint32_t max
 
 		if (header & BPF_RINGBUF_BUSY_BIT)
 			break;
-		if (record_bytes(len) > end - at) {
+		if (room_of(len) > end - at) {
 			/* A second reader moved the position into a record: go on behind it all. */
 			events->stats.malformed++;
 			at = end;
 			break;
 		}
-		at += record_bytes(len);
+		at += room_of(len);
 		if (header & BPF_RINGBUF_DISCARD_BIT)
 			events->stats.discarded++;
-		else if (len != sizeof(*out))
+		else if (len != wanted)
 			events->stats.malformed++;
 		else
-			memcpy(&out[n++], record + HEADER_BYTES, sizeof(*out));
+			memcpy(to + n++ * wanted, record + HEADER_BYTES, wanted);
 	}
 	/* Once a batch: the line is the producers', and each store takes it away from them. */
 	if (at != start)
@@ -158,6 +170,24 @@ int xg_events_wait(const struct xg_events *events, int timeout_ms)
 	if (ready < 0)
 		return -errno;
 	return ready && (pollfd.revents & POLLNVAL) ? -EBADF : ready;
+}
+
+int xg_events_take(struct xg_events *events, void *out, uint32_t max, int timeout_ms)
+{
+	const struct timespec nap = { .tv_nsec = GATHER_NS };
+	int n = xg_events_drain(events, out, max), ready, more;
+
+	if (!timeout_ms || (n && (uint32_t)n >= max / 2))
+		return n;
+	if (!n) {
+		ready = xg_events_wait(events, timeout_ms);
+		if (ready <= 0)
+			return ready == -EINTR ? 0 : ready;
+	}
+	nanosleep(&nap, NULL); /* a signal ends it: all the better */
+	more = xg_events_drain(events, (uint8_t *)out + (size_t)n * events->record_bytes,
+			       max - (uint32_t)n);
+	return n + more;
 }
 
 int xg_events_fd(const struct xg_events *events)

@@ -35,6 +35,9 @@ ENUMS = {
     "xg_use": ("Use", "IntEnum", "XG_USE_"),
     "xg_ref": ("Ref", "IntEnum", "XG_REF_"),
     "xg_has": ("Has", "IntFlag", "XG_HAS_"),
+    "xg_open_counter": ("OpenCounter", "IntEnum", "XG_OPEN_"),
+    "xg_call": ("Call", "IntEnum", "XG_CALL_"),
+    "xg_open_has": ("OpenHas", "IntFlag", "XG_OPEN_HAS_"),
 }
 STRUCTS = (
     "rate",
@@ -63,6 +66,8 @@ STRUCTS = (
     "mac",
     "event",
     "socket_stats",
+    "snoop",
+    "open",
 )
 HEAD = '''"""Made from bpf/abi.h by fastpath/gen_abi.py: change the header, not this file."""
 

@@ -1,82 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * json.c - events as JSON lines, for logs that run at the rate of the events.
- *
- * Writers take the place to write at and return the place behind; room for a whole line is made
- * sure of once, before the line is begun. printf() would take most of the time, so nothing here
- * calls it.
  */
 #include <errno.h>
 #include <string.h>
 
+#include "text.h"
 #include "xg.h"
 
-#define NS_PER_SECOND 1000000000ULL
-
-#define XG_TEXT(NAME, name, doc) #name,
-static const char *const verdict_texts[] = { XG_VERDICTS(XG_TEXT) };
-static const char *const reason_texts[] = { XG_REASONS(XG_TEXT) };
-static const char *const frag_texts[] = { "no", "first", "later" };
-
-/* A second since the epoch and its text; most events share it with the one before. */
-struct clock {
-	uint64_t second;
-	char text[19];
-};
-
-static char *put_bytes(char *out, const char *bytes, size_t len)
-{
-	memcpy(out, bytes, len);
-	return out + len;
-}
-
-#define PUT(out, literal) put_bytes(out, literal, sizeof(literal) - 1)
-
-static char *put_number(char *out, uint32_t value)
-{
-	char digits[10];
-	size_t at = sizeof(digits);
-
-	do {
-		digits[--at] = (char)('0' + value % 10);
-		value /= 10;
-	} while (value);
-	return put_bytes(out, digits + at, sizeof(digits) - at);
-}
-
-/* width digits, zeros in front. */
-static char *put_padded(char *out, uint32_t value, int width)
-{
-	int i;
-
-	for (i = width - 1; i >= 0; i--) {
-		out[i] = (char)('0' + value % 10);
-		value /= 10;
-	}
-	return out + width;
-}
-
-static char *put_number_or_null(char *out, int known, uint32_t value)
-{
-	return known ? put_number(out, value) : PUT(out, "null");
-}
-
-static char *put_text_or_null(char *out, const char *text, size_t len)
-{
-	if (!text)
-		return PUT(out, "null");
-	*out++ = '"';
-	out = put_bytes(out, text, len);
-	*out++ = '"';
-	return out;
-}
-
-static char *put_name(char *out, const char *const *texts, size_t n, uint32_t at)
-{
-	const char *text = at < n ? texts[at] : NULL;
-
-	return put_text_or_null(out, text, text ? strlen(text) : 0);
-}
+#define XG_WORD(NAME, name, doc) WORD(#name),
+static const struct word verdict_words[] = { XG_VERDICTS(XG_WORD) };
+static const struct word reason_words[] = { XG_REASONS(XG_WORD) };
+static const struct word frag_words[] = { WORD("no"), WORD("first"), WORD("later") };
 
 int xg_ipv4_text(const uint8_t addr[4], char out[XG_IPV4_TEXT_BYTES])
 {
@@ -151,63 +86,12 @@ int xg_ipv6_text(const uint8_t addr[16], char out[XG_IPV6_TEXT_BYTES])
 
 static char *put_address(char *out, uint8_t family, const uint8_t addr[16])
 {
-	char text[XG_IPV6_TEXT_BYTES];
-
-	switch (family) {
-	case 4:
-		return put_text_or_null(out, text, (size_t)xg_ipv4_text(addr, text));
-	case 6:
-		return put_text_or_null(out, text, (size_t)xg_ipv6_text(addr, text));
-	}
-	return PUT(out, "null");
-}
-
-/*
- * The civil date of a day since 1970-01-01, by eras of 400 years of 146,097 days that begin on a
- * first of March, so that the leap day comes last.
- */
-static void put_date(char *out, uint64_t day)
-{
-	uint64_t from_march_0 = day + 719468;
-	uint64_t era = from_march_0 / 146097;
-	uint32_t of_era = (uint32_t)(from_march_0 % 146097);
-	uint32_t year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-	uint32_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-	uint32_t month_from_march = (5 * of_year + 2) / 153;
-	uint32_t month = month_from_march < 10 ? month_from_march + 3 : month_from_march - 9;
-	uint32_t year = (uint32_t)(400 * era) + year_of_era + (month <= 2);
-
-	out = put_padded(out, year, 4);
-	*out++ = '-';
-	out = put_padded(out, month, 2);
-	*out++ = '-';
-	put_padded(out, of_year - (153 * month_from_march + 2) / 5 + 1, 2);
-}
-
-static void set_clock(struct clock *clock, uint64_t second)
-{
-	uint32_t of_day = (uint32_t)(second % 86400);
-	char *out = clock->text + 10;
-
-	clock->second = second;
-	put_date(clock->text, second / 86400);
-	*out++ = 'T';
-	out = put_padded(out, of_day / 3600, 2);
-	*out++ = ':';
-	out = put_padded(out, of_day / 60 % 60, 2);
-	*out++ = ':';
-	put_padded(out, of_day % 60, 2);
-}
-
-static char *put_time(char *out, struct clock *clock, uint64_t realtime_ns)
-{
-	if (clock->second != realtime_ns / NS_PER_SECOND)
-		set_clock(clock, realtime_ns / NS_PER_SECOND);
+	if (family != 4 && family != 6)
+		return PUT(out, "null");
 	*out++ = '"';
-	out = put_bytes(out, clock->text, sizeof(clock->text));
-	*out++ = '.';
-	out = put_padded(out, (uint32_t)(realtime_ns % NS_PER_SECOND), 9);
-	return PUT(out, "Z\"");
+	out += family == 4 ? xg_ipv4_text(addr, out) : xg_ipv6_text(addr, out);
+	*out++ = '"';
+	return out;
 }
 
 /* Who sent what to whom: the half of a line that the packet's headers fill. */
@@ -235,7 +119,7 @@ static char *put_packet(char *out, const struct xg_event *event)
 	out = PUT(out, ",\"icmp_code\":");
 	out = put_number_or_null(out, has_icmp, event->icmp_code);
 	out = PUT(out, ",\"frag\":");
-	out = put_name(out, frag_texts, sizeof(frag_texts) / sizeof(*frag_texts), event->frag);
+	out = put_word(out, frag_words, sizeof(frag_words) / sizeof(*frag_words), event->frag);
 	out = PUT(out, ",\"ttl\":");
 	out = put_number_or_null(out, event->family, event->ttl);
 	out = PUT(out, ",\"dscp\":");
@@ -288,9 +172,9 @@ ptrdiff_t xg_events_json(const struct xg_event *events, uint32_t n, const struct
 		at = put_number(at, event->queue);
 		at = put_packet(at, event);
 		at = PUT(at, ",\"verdict\":");
-		at = put_name(at, verdict_texts, XG_VERDICT_COUNT, event->verdict);
+		at = put_word(at, verdict_words, XG_VERDICT_COUNT, event->verdict);
 		at = PUT(at, ",\"reason\":");
-		at = put_name(at, reason_texts, XG_REASON_COUNT, event->reason);
+		at = put_word(at, reason_words, XG_REASON_COUNT, event->reason);
 		at = PUT(at, ",\"rule\":");
 		at = put_text_or_null(at, rule.text, rule.len);
 		at = PUT(at, "}\n");

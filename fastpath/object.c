@@ -22,6 +22,7 @@ struct text {
 	char *bytes; /* '\0'-terminated; NULL: empty */
 	size_t len;
 	size_t room;
+	int debug; /* also what libbpf says of each of its steps */
 };
 
 /* A map by the name in its source: bpf_map__reuse_fd() gives a map the name of the kept one. */
@@ -78,7 +79,7 @@ static void text_append(struct text *text, const char *format, ...)
 
 static int hear_libbpf(enum libbpf_print_level level, const char *format, va_list args)
 {
-	if (listener && level != LIBBPF_DEBUG)
+	if (listener && (level != LIBBPF_DEBUG || listener->debug))
 		text_vappend(listener, format, args);
 	return 0;
 }
@@ -136,9 +137,10 @@ static struct bpf_map *find_map(const struct xg_object *object, const char *name
 	return NULL;
 }
 
-int xg_object_open(const void *elf, size_t len_bytes, const char *name, struct xg_object **out)
+int xg_object_open(const void *elf, size_t len_bytes, const char *name, const char *btf_path,
+		   struct xg_object **out)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name);
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name, .btf_custom_path = btf_path);
 	struct xg_object *object;
 	int err;
 
@@ -164,6 +166,11 @@ free_object:
 	free(object->log.bytes);
 	free(object);
 	return err;
+}
+
+void xg_object_keep_debug(struct xg_object *object)
+{
+	object->log.debug = 1;
 }
 
 const char *xg_object_log(const struct xg_object *object)

@@ -52,11 +52,15 @@ struct xg_object;
 
 /*
  * Parses an ELF image. Needs no privilege and touches no kernel state; the bytes are copied.
- * `name` (at most 15 bytes count) becomes the prefix of the names of .rodata and .bss.
+ * `name` (at most 15 bytes count) becomes the prefix of the names of .rodata and .bss. btf_path: a
+ * file that describes the kernel's types to CO-RE relocations; NULL: what the kernel itself says.
  * -EINVAL, -ENOEXEC, -LIBBPF errors above 4000: not such an object. -ENOMEM.
  */
 XG_MUST_CHECK int xg_object_open(const void *elf, size_t len_bytes, const char *name,
-				 struct xg_object **out);
+				 const char *btf_path, struct xg_object **out);
+
+/* From now on the log has each step of libbpf, too, such as each relocation of a load. */
+void xg_object_keep_debug(struct xg_object *object);
 
 /*
  * Everything that libbpf and the verifier said about this object so far, oldest first,
@@ -242,6 +246,13 @@ struct xg_xdp_query {
 XG_MUST_CHECK int xg_link_attach_xdp(int prog_fd, uint32_t ifindex, uint32_t flags, int *out_fd);
 
 /*
+ * Puts a program on a tracepoint, on all CPUs, while the link's fd is open. event_id: what the file `id` of
+ * the event in tracefs says. Kernel 5.15. CAP_PERFMON. -EACCES: the program reads beyond the event, or
+ * no permission. -ENOENT: no such event.
+ */
+XG_MUST_CHECK int xg_link_attach_tracepoint(int prog_fd, uint64_t event_id, int *out_fd);
+
+/*
  * Changes programs between two packets. old_prog_fd -1: whatever is there; else -EPERM where
  * another one is. -ENOLINK: the port is gone.
  */
@@ -270,27 +281,34 @@ struct xg_events;
 struct xg_events_stats {
 	uint64_t events; /* handed out */
 	uint64_t discarded; /* given up by the program after reserve */
-	uint64_t malformed; /* of another size than struct xg_event: skipped */
+	uint64_t malformed; /* of another size than the reader's records: skipped */
 };
 
 /*
  * Maps the ring: the consumer's page for writing, the producer's page and the data, which the
- * kernel shows twice in a row, for reading. One reader a ring. -EMEDIUMTYPE: not a ring buffer.
- * -EPERM, -ENOMEM.
+ * kernel shows twice in a row, for reading. Its records are of record_bytes, a struct of abi.h. One
+ * reader a ring. -EMEDIUMTYPE: not a ring buffer. -EPERM, -ENOMEM.
  */
-XG_MUST_CHECK int xg_events_open(int map_fd, struct xg_events **out);
+XG_MUST_CHECK int xg_events_open(int map_fd, uint32_t record_bytes, struct xg_events **out);
 
 /*
- * Moves up to max records from the ring to out, oldest first, and gives their room back to the
+ * Moves up to max records from the ring to out, back to back, oldest first, and gives their room back to the
  * program. Returns how many. Never waits: ends at the first record that the program has not
  * finished.
  */
-XG_MUST_CHECK int xg_events_drain(struct xg_events *events, struct xg_event *out, uint32_t max);
+XG_MUST_CHECK int xg_events_drain(struct xg_events *events, void *out, uint32_t max);
 
 /*
  * Sleeps until there is a record: 1, or timeout_ms went by (-1: never): 0. -EINTR: a signal came.
  */
 XG_MUST_CHECK int xg_events_wait(const struct xg_events *events, int timeout_ms);
+
+/*
+ * Both: drains; where nothing is there, sleeps as above; where few are there, less than half of max, lets
+ * more gather for a millisecond. Returns how many it took, 0 after the timeout or a signal. timeout_ms
+ * 0: as xg_events_drain().
+ */
+XG_MUST_CHECK int xg_events_take(struct xg_events *events, void *out, uint32_t max, int timeout_ms);
 
 /* Lent fd for poll(2), epoll(7) or asyncio. */
 int xg_events_fd(const struct xg_events *events);
@@ -326,6 +344,18 @@ enum xg_json { XG_JSON_LINE_BYTES = 512 };
 XG_MUST_CHECK ptrdiff_t xg_events_json(const struct xg_event *events, uint32_t n,
 				       const struct xg_names *names, int64_t realtime_offset_ns,
 				       char *out, size_t room_bytes, uint32_t *consumed);
+
+/* The longest line of xg_opens_json(), with the newline: all of path and comm as \\uXXXX. */
+enum xg_open_json { XG_OPEN_LINE_BYTES = 2560 };
+
+/* The same for calls of `xdpgw snoop`. A byte of a path that is not UTF-8 becomes \\udc80 to \\udcff, as in Python. */
+XG_MUST_CHECK ptrdiff_t xg_opens_json(const struct xg_open *opens, uint32_t n,
+				      int64_t realtime_offset_ns, char *out, size_t room_bytes,
+				      uint32_t *consumed);
+
+/* O_RDONLY|O_CLOEXEC, with '\0'; bits without a name as one number. Returns its length. */
+enum xg_flags_text { XG_FLAGS_TEXT_BYTES = 320 };
+int xg_open_flags_text(uint64_t flags, char out[XG_FLAGS_TEXT_BYTES]);
 
 /* Address texts as RFC 5952 and Python's ipaddress have them, with '\0'. Return their length. */
 enum xg_text { XG_IPV4_TEXT_BYTES = 16, XG_IPV6_TEXT_BYTES = 40 };

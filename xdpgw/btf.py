@@ -7,7 +7,7 @@ as it takes to find the sizes of structs, the offsets of their members and the n
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from xdpgw import _abi as abi
@@ -131,16 +131,18 @@ def check_object(
     elf: bytes,
     layouts: Mapping[str, Mapping[str, Any]] | None = None,
     enumerators: Mapping[str, Mapping[str, int]] | None = None,
+    required: Iterable[str] = REQUIRED,
 ) -> None:
     """Hold the structs and enums of an object against the ones of this package.
 
     An enum is compared where the object describes it: clang leaves out those that only serve as
-    numbers. A struct of REQUIRED has to be there.
+    numbers.
 
     Args:
         elf: the bytes of a .bpf.o.
         layouts: what is wanted, in the form of `_abi.LAYOUTS`; that one if None.
         enumerators: what is wanted, in the form of `_abi.ENUMERATORS`; that one if None.
+        required: structs that have to be there.
 
     Raises:
         AbiMismatch: it names every difference.
@@ -154,7 +156,7 @@ def check_object(
         if f"xg_{name}" in found.enums:
             held.enums[f"xg_{name}"] = dict(numbers)
     ours = _facts(held)
-    ours |= {f"xg_{name}": f"xg_{name}" for name in REQUIRED if f"xg_{name}" not in ours}
+    ours |= {f"xg_{name}": f"xg_{name}" for name in required if f"xg_{name}" not in ours}
     theirs = _facts(
         Types(
             {name: found.structs[name] for name in held.structs},

@@ -15,6 +15,7 @@ from xdpgw.cli_blocks import block, blocks, unblock
 from xdpgw.cli_generate import generate as generate_command
 from xdpgw.cli_json import as_json_option, in_force, note, print_json
 from xdpgw.cli_log import log as log_command
+from xdpgw.cli_snoop import snoop
 from xdpgw.cli_sources import sources
 from xdpgw.errors import XdpgwError
 
@@ -347,6 +348,7 @@ cli.add_command(blocks)
 cli.add_command(sources)
 cli.add_command(log_command)
 cli.add_command(generate_command)
+cli.add_command(snoop)
 
 
 @cli.command()

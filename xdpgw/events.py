@@ -7,7 +7,6 @@ whatever a sink does: a slow one loses events, counted, and holds up nobody.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -32,7 +31,15 @@ if TYPE_CHECKING:
     from xdpgw.config import SinkSettings
     from xdpgw.sink_stats import SinkStats
 
-__all__ = ["EventBatch", "EventReader", "Names", "Pump", "ReaderStats"]
+__all__ = [
+    "EventBatch",
+    "EventReader",
+    "Names",
+    "Pump",
+    "ReaderStats",
+    "formatted",
+    "realtime_offset_ns",
+]
 
 Complain = Callable[[str], None]
 OpenedSinks = list[tuple["SinkSettings", sinks.Sink | None]]
@@ -124,21 +131,26 @@ class EventBatch:
         """One JSON object and a newline an event; unknown is null. Over a million a second."""
         import numpy as np
 
-        room = len(self) * (lib.XG_JSON_LINE_BYTES + self.names.longest_bytes)
-        out = np.empty(room, np.uint8)
-        consumed = ffi.new("uint32_t *")
         events = np.ascontiguousarray(self.events)
-        written = lib.xg_events_json(
-            pointer_to(events, "struct xg_event *"),
-            len(events),
-            self.names.native,
-            self.realtime_offset_ns,
-            pointer_to(out),
-            room,
-            consumed,
+        first, offset_ns = pointer_to(events, "struct xg_event *"), self.realtime_offset_ns
+        return formatted(
+            len(self) * (lib.XG_JSON_LINE_BYTES + self.names.longest_bytes),
+            lambda *out: lib.xg_events_json(first, len(self), self.names.native, offset_ns, *out),
         )
-        checked(written, f"formatting {len(self)} events")
-        return out[:written].tobytes()
+
+
+def formatted(room_bytes: int, write: Callable[[Any, int, Any], int]) -> bytes:
+    """What a formatter of fastpath/ makes of records that it has room for.
+
+    Args:
+        room_bytes: that all of them surely fit in.
+        write: calls it with the last three arguments: out, room_bytes, consumed.
+    """
+    import numpy as np
+
+    out, consumed = np.empty(room_bytes, np.uint8), ffi.new("uint32_t *")
+    written = checked(write(pointer_to(out), room_bytes, consumed), "formatting events")
+    return out[:written].tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +162,21 @@ class ReaderStats:
     discarded: int
     """Given up by the program after it had reserved them."""
     malformed: int
-    """Of another size than struct xg_event: skipped."""
+    """Of another size than the reader's records: skipped."""
 
 
 class EventReader:
     """The consumer of a ring buffer of events. A ring has one; what it leaves is the next one's."""
 
-    def __init__(self, ring: Map | int, capacity: int = 4096) -> None:
+    def __init__(
+        self, ring: Map | int, capacity: int = 4096, *, record: np.dtype[np.void] | None = None
+    ) -> None:
         """Map a ring.
 
         Args:
             ring: a map of type BPF_MAP_TYPE_RINGBUF, or its descriptor; may be closed afterwards.
             capacity: events of one batch, at most.
+            record: what a record of the ring is, a dtype of `_abi`; struct xg_event if None.
 
         Raises:
             KernelError: it is no ring buffer (EMEDIUMTYPE).
@@ -170,37 +185,32 @@ class EventReader:
 
         from xdpgw import _abi
 
-        dtype: np.dtype[np.void] = _abi.event_dtype()
-        self._out = np.zeros(capacity, dtype)
+        self._out = np.zeros(capacity, _abi.event_dtype() if record is None else record)
         self._ring: Any = None
         self._fd = os.dup(ring if isinstance(ring, int) else ring.fileno())
         ring_out = ffi.new("struct xg_events **")
         try:
-            checked(lib.xg_events_open(self._fd, ring_out), "opening the ring buffer of events")
+            err = lib.xg_events_open(self._fd, self._out.itemsize, ring_out)
+            checked(err, "opening the ring buffer of events")
         except BaseException:
             os.close(self._fd)
             raise
         self._ring = ring_out[0]
 
     def drain(self, timeout_ms: int = 0) -> NDArray[np.void]:
-        """Take what is there, and wait only where nothing is.
+        """Take what is there; where nothing is, wait; where few are, let more gather for a
+        millisecond, as a batch costs about as much as a hundred events.
 
         Args:
             timeout_ms: how long to wait for a first event; -1 for as long as it takes. A signal
-                ends the wait.
+                ends the wait. 0: take what is there, at once.
 
         Returns:
-            the events, shape (n,), oldest first, n possibly 0: a view, valid until the next call.
+            the events, shape (n,) of `record`, oldest first, n possibly 0: a view, valid until the
+            next call.
         """
-        ring = self._handle()
-        out = pointer_to(self._out, "struct xg_event *")
-        n = lib.xg_events_drain(ring, out, len(self._out))
-        if n == 0 and timeout_ms != 0:
-            ready = lib.xg_events_wait(ring, timeout_ms)
-            if ready < 0 and ready != -errno.EINTR:
-                checked(ready, "waiting for events")
-            if ready > 0:
-                n = lib.xg_events_drain(ring, out, len(self._out))
+        out = pointer_to(self._out, "void *")
+        n = lib.xg_events_take(self._handle(), out, len(self._out), timeout_ms)
         return self._out[: checked(n, "draining events")]
 
     def batches(self, timeout_ms: int = 100) -> Iterator[NDArray[np.void]]:
@@ -363,11 +373,13 @@ class Pump:
 
     def feed(self, reader: EventReader, names: Names, *, timeout_ms: int) -> int:
         """Drain once and hand over what came. Returns the number of events."""
+        import numpy as np
+
         events = reader.drain(timeout_ms)
         if len(events):
-            # The reader's array is written again before a slow sink has read it.
-            kept = events.copy()
-            kept.flags.writeable = False
+            # The reader's array is written again before a slow sink has read it. By way of bytes,
+            # as numpy copies structs member by member.
+            kept = np.frombuffer(events.tobytes(), events.dtype)
             self.put(EventBatch(kept, names, realtime_offset_ns()))
         if self._leaving:
             self._reap()

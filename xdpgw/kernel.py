@@ -13,6 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from xdpgw._native import ffi, lib
@@ -53,25 +54,33 @@ _DIFFERENCE = re.compile(r"^map '.*': (.*): wanted (\d+), got (\d+)$", re.MULTIL
 class BpfObject:
     """An ELF file of programs and maps, and after `load` the kernel's objects made of it."""
 
-    def __init__(self, elf: bytes, *, name: str) -> None:
+    def __init__(
+        self, elf: bytes, *, name: str, kernel_btf: Path | None = None, debug: bool = False
+    ) -> None:
         """Parse an object; touches no kernel state.
 
         Args:
             elf: the file's bytes.
             name: names its .rodata in the kernel; at most 15 letters, digits and `_`.
+            kernel_btf: a file that describes the kernel's types, for CO-RE relocations; what the
+                kernel itself says if None.
+            debug: keep each step of libbpf in `log`.
 
         Raises:
             KernelError: it is no BPF object that this libbpf understands.
         """
         self._object: Any = None
         out = ffi.new("struct xg_object **")
-        err = lib.xg_object_open(ffi.from_buffer(elf), len(elf), name.encode(), out)
+        path = ffi.NULL if kernel_btf is None else ffi.new("char[]", os.fsencode(kernel_btf))
+        err = lib.xg_object_open(ffi.from_buffer(elf), len(elf), name.encode(), path, out)
         if err < 0:
             raise KernelError(
                 f"{name} is not a BPF object that libbpf understands", "build it anew", _errno(err)
             )
         self._name = name
         self._object = out[0]
+        if debug:
+            lib.xg_object_keep_debug(self._object)
 
     def load(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from xdpgw._native import ffi, lib
-from xdpgw.errors import BusyError, KernelError
+from xdpgw.errors import BusyError, KernelError, UnsupportedError
 from xdpgw.facts import mtu_of, single_buffer_mtu
 from xdpgw.handles import Handle, checked, fail
 from xdpgw.holder import holder_of
@@ -78,6 +78,33 @@ class Link(Handle):
             return cls.attach(program, ifindex, "native"), "native", None
         except KernelError as error:
             return cls.attach(program, ifindex, "generic"), "generic", error
+
+    @classmethod
+    def attach_tracepoint(cls, program: Program, event_id: int, event: str) -> Link:
+        """Put a program on a tracepoint, on all CPUs.
+
+        Args:
+            program: of type tracepoint.
+            event_id: what tracefs says in the file `id` of the event.
+            event: its name, for errors.
+
+        Raises:
+            PrivilegeError: CAP_PERFMON is missing, or the program reads beyond the event.
+            UnsupportedError: a kernel before 5.15.
+            KernelError: there is no such event.
+        """
+        fd = ffi.new("int *")
+        err = lib.xg_link_attach_tracepoint(program.fileno(), event_id, fd)
+        if err == -errno.EINVAL:
+            raise UnsupportedError(
+                f"this kernel ({os.uname().release}) has no links on tracepoints",
+                "they take kernel 5.15",
+                errno.EINVAL,
+                feature="links on tracepoints",
+                kernel=os.uname().release,
+            )
+        checked(err, f"attaching a program to the tracepoint {event}")
+        return cls(int(fd[0]))
 
     @classmethod
     def from_id(cls, link_id: int) -> Link:

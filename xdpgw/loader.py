@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["DATAPATH", "Loaded", "artifact", "entries_of", "load"]
 
 DATAPATH = "xdpgw.bpf.o"
+REQUIRED = {DATAPATH: btf.REQUIRED, "openat.bpf.o": ("snoop", "open")}
+"""The structs of bpf/abi.h that objects must describe."""
 
 _MACS = (Dim.MAC_SRC, Dim.MAC_DST)
 """The dimensions that have a map of their own; its name is theirs."""
@@ -55,8 +57,8 @@ def artifact(name: str) -> bytes:
         elf = (resources.files("xdpgw") / "bpf" / name).read_bytes()
     except FileNotFoundError as error:
         raise XdpgwError(f"the BPF object {name} is not there", "build it: make build") from error
-    if name == DATAPATH:
-        btf.check_object(elf)
+    if name in REQUIRED:
+        btf.check_object(elf, required=REQUIRED[name])
     return elf
 
 

@@ -1,8 +1,11 @@
-"""The words of the policy language for numbers of headers, and back."""
+"""The words of the policy language for numbers of headers, and back; and the time of day."""
 
 from __future__ import annotations
 
-__all__ = ["FLAGS", "PROTOCOLS", "flags_text", "protocol_text"]
+import time
+from functools import lru_cache
+
+__all__ = ["FLAGS", "PROTOCOLS", "flags_text", "protocol_text", "time_text"]
 
 PROTOCOLS = {
     "icmp": 1,
@@ -30,3 +33,14 @@ def protocol_text(number: int) -> str:
 def flags_text(flags: int) -> str:
     """The TCP flags that are set, as in `syn,ack`; `no flags` for 0."""
     return ",".join(word for word, bit in FLAGS.items() if flags & bit) or "no flags"
+
+
+@lru_cache(maxsize=2)
+def _second_text(second: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(second))
+
+
+def time_text(realtime_ns: int) -> str:
+    """The local time of day, to the microsecond; CLOCK_REALTIME in ns."""
+    second, ns = divmod(realtime_ns, 1_000_000_000)
+    return f"{_second_text(second)}.{ns // 1000:06}"

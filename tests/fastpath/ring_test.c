@@ -62,6 +62,7 @@ static void set_up(struct ring *ring, unsigned long position)
 		.producer = &ring->producer,
 		.data = ring->data,
 		.mask = RING_BYTES - 1,
+		.record_bytes = sizeof(struct xg_event),
 	};
 }
 
@@ -79,7 +80,7 @@ static _Atomic uint32_t *header_at(const struct ring *ring, unsigned long positi
 static uint8_t *reserve(struct ring *ring, uint32_t len)
 {
 	unsigned long at = atomic_load(&ring->producer);
-	unsigned long end = at + record_bytes(len);
+	unsigned long end = at + room_of(len);
 	_Atomic uint32_t *header = header_at(ring, at);
 
 	if (end - atomic_load_explicit(&ring->consumer, memory_order_acquire) > RING_BYTES - 1)
@@ -300,11 +301,82 @@ static void length_past_the_producer_is_malformed_and_ends_the_batch(void)
 	tear_down(&ring);
 }
 
+/* What others do while the reader waits or naps: so many events come. */
+static struct ring *meanwhile;
+static int in_wait, in_nap, naps;
+
+int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout_ms);
+int __wrap_nanosleep(const struct timespec *nap, struct timespec *left);
+
+int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout_ms)
+{
+	(void)n;
+	(void)timeout_ms;
+	fds->revents = 0;
+	for (int i = 0; i < in_wait; i++)
+		CHECK(put(meanwhile, 100 + (uint64_t)i));
+	return in_wait > 0;
+}
+
+int __wrap_nanosleep(const struct timespec *nap, struct timespec *left)
+{
+	(void)left;
+	CHECK(nap->tv_sec == 0 && nap->tv_nsec == GATHER_NS);
+	naps++;
+	for (int i = 0; i < in_nap; i++)
+		CHECK(put(meanwhile, 200 + (uint64_t)i));
+	return 0;
+}
+
+/* Takes with so many events there, and so many that come; returns how many it took, and naps in `naps`. */
+static int take(int there, int waiting, int napping, uint32_t max, int timeout_ms)
+{
+	struct xg_event out[BATCH];
+	struct ring ring;
+	int n;
+
+	set_up(&ring, 0);
+	meanwhile = &ring;
+	in_wait = waiting;
+	in_nap = napping;
+	naps = 0;
+	for (int i = 0; i < there; i++)
+		CHECK(put(&ring, (uint64_t)i));
+	n = xg_events_take(&ring.events, out, max, timeout_ms);
+	for (int i = 0; i < n; i++)
+		is_number(&out[i], (uint64_t)(i < there		    ? i
+					      : i < there + waiting ? 100 + i - there
+								    : 200 + i - there - waiting));
+	CHECK(ring.events.stats.events == (uint64_t)n);
+	tear_down(&ring);
+	return n;
+}
+
+static void few_events_wait_for_more(void)
+{
+	CHECK(take(3, 0, 4, 16, 100) == 7 && naps == 1);
+	CHECK(take(0, 1, 4, 16, 100) == 5 && naps == 1); /* also after a sleep */
+	CHECK(take(7, 0, 20, 16, 100) == 16 && naps == 1); /* and take no more than there is room */
+}
+
+static void many_events_or_none_wait_for_no_more(void)
+{
+	CHECK(take(8, 0, 4, 16, 100) == 8 && naps == 0);
+	CHECK(take(1, 0, 4, 1, 100) == 1 && naps == 0);
+	CHECK(take(0, 0, 4, 16, 100) == 0 && naps == 0); /* timeout */
+}
+
+static void take_without_a_timeout_waits_for_nothing(void)
+{
+	CHECK(take(3, 2, 4, 16, 0) == 3 && naps == 0);
+	CHECK(take(0, 2, 4, 16, 0) == 0 && naps == 0);
+}
+
 static void map_that_is_no_ring_is_refused(void)
 {
 	struct xg_events *events = (void *)1;
 
-	CHECK(xg_events_open(0, &events) == -EMEDIUMTYPE);
+	CHECK(xg_events_open(0, 72, &events) == -EMEDIUMTYPE);
 	CHECK(events == (void *)1);
 	xg_events_close(NULL);
 }
@@ -359,6 +431,9 @@ static const struct {
 	CASE(discarded_record_is_counted_and_skipped),
 	CASE(record_of_another_length_is_counted_and_skipped),
 	CASE(length_past_the_producer_is_malformed_and_ends_the_batch),
+	CASE(few_events_wait_for_more),
+	CASE(many_events_or_none_wait_for_no_more),
+	CASE(take_without_a_timeout_waits_for_nothing),
 	CASE(map_that_is_no_ring_is_refused),
 	CASE(producer_on_another_cpu_loses_and_reorders_nothing),
 };

@@ -18,10 +18,15 @@ CLANGS = ("clang", *(f"clang-{version}" for version in range(22, 13, -1)))
 
 
 @cache
-def bpf_object(source: str) -> bytes:
-    """A BPF source of the tests, by its path under tests/, as the bytes of an ELF object."""
+def bpf_object(source: str, *defines: str) -> bytes:
+    """A BPF source of the tests, by its path under tests/, as the bytes of an ELF object.
+
+    Args:
+        defines: macros, NAME or NAME=VALUE.
+    """
     clang = next(found for name in CLANGS if (found := shutil.which(name)))
     command = [clang, "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror"]
+    command += [f"-D{define}" for define in defines]
     command += [*INCLUDES, f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]
     command += ["-c", str(ROOT / "tests" / source), "-o", "-"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout

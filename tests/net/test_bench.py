@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
-from bench import reload, rules, sets
+from bench import log, reload, rules, sets
+from bench.facts import ROOT
 from bench.run import Plan, Record, summary, take_rounds
+from tests import frames as f
+from xdpgw import config, loader
+from xdpgw.compile import compile_rules
+from xdpgw.rules import resolve
 
 TWO_CPUS = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU sends, one receives")
 
@@ -67,3 +76,30 @@ def test_reload_is_measured_under_load() -> None:
     whole_gaps = [x.value for x in records if x.case == "with the sender's" and x.unit == "us"]
     assert all(0 < gap <= more for gap, more in zip(gaps, whole_gaps, strict=True))
     assert all(x.value > 0 for x in records if x.case == "took" and x.unit == "ms")
+
+
+@TWO_CPUS
+def test_log_is_measured_against_a_callback_an_event() -> None:
+    asked, records = answer(log.plan)
+    cases = whole(asked, records)
+    assert {log.OURS, "counting only"} < cases["ring to numpy"]
+    assert len(cases["ring to numpy"]) == 5
+    for case in ("forwarding", "lost of a flood", "sent"):
+        assert cases[case] == set(log.LOGS)
+    rates = [x.value for x in records if x.unit in ("M/s", "Mpps")]
+    assert all(rate > 0 for rate in rates)
+    assert all(0 <= x.value <= 100 for x in records if x.unit == "%")
+
+
+def test_peer_of_the_log_reads_the_datapath_s_records(tmp_path: Path) -> None:
+    image = compile_rules(resolve(config.loads('[log]\nsources = "every"\n')))
+    script, out = ROOT / "bench" / "log_peers.py", tmp_path / "out.jsonl"
+    with loader.load(image, [None]) as loaded:
+        frame = f.eth(f.ipv4(f.udp(b"x", dport=9)))
+        loaded.programs[None].test_many([frame] * 50)
+        fd = loaded.maps["events"].fileno()
+        command = [sys.executable, script, "libbpf", f"json {out}", str(fd), "0.1", "0"]
+        subprocess.run(command, pass_fds=[fd], stdout=subprocess.PIPE, check=True)
+    told = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(told) == 50
+    assert {(x["src"], x["dst"], x["dport"]) for x in told} == {(f.A4, f.B4, 9)}

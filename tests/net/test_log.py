@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from xdpgw import config, loader, rules
 from xdpgw.compile import compile_rules
 from xdpgw.config import SinkSettings
 from xdpgw.events import EventReader, Names, Pump
+from xdpgw.flows import Frames
+from xdpgw.generate_live import Live as LiveFrames
 from xdpgw.testbed import TestBed
 
 FRAME = f.eth(f.ipv4(f.udp(b"x", dport=9)))
@@ -49,6 +54,16 @@ def flood(gate: Live, frame: bytes, count: int) -> None:
     image = compile_rules(rules.resolve(config.loads(SEND_BACK)))
     with gate.bed.peer.entered(), loader.load(image, [None]) as loaded:
         loaded.programs[None].live_frames(frame, gate.bed.peer_ifindex(), count)
+
+
+def stream(gate: Live, frames: list[bytes], count: int) -> None:
+    """Have the kernel send frames of one length, in turn, as fast as it can."""
+    how = {"count": count, "rate_pps": 0.0, "seconds": 0.0, "into": False}
+    with (
+        gate.bed.peer.entered(),
+        LiveFrames("left-peer", gate.bed.peer_ifindex(), Frames.of(frames), **how) as live_frames,  # type: ignore[arg-type]
+    ):
+        live_frames.send()
 
 
 def read_all(gate: Live) -> list[dict[str, object]]:
@@ -212,3 +227,117 @@ def test_log_arp_is_told_by_a_rule_but_has_no_source(mode: str, bed: TestBed) ->
     with live(policy(mode, 'sources = "every"', "who drop arp log"), bed) as gate:
         send(gate, [f.eth(f.arp()), f.eth(f.raw(f.LLDP, bytes(50)))])
         assert len(read_all(gate)) == 1
+
+
+ONE = "203.0.113.77"
+
+
+def from_source(source: str) -> bytes:
+    return f.eth(f.ipv4(f.udp(b"x", dport=9), src=source))
+
+
+def events_of(gate: Live, source: str) -> int:
+    """Events in the ring that name a source."""
+    raw = list(ipaddress.ip_address(source).packed)
+    return sum(event["src"][: len(raw)] == raw for event in read_all(gate))  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("log", "rules_text"),
+    [
+        pytest.param('rate = "1000/s"', "", id="of one source"),
+        pytest.param('rate = "1000/s"', "all drop log", id="that a rule tells"),
+        pytest.param('rate = "1/s"', "all drop log", id="that a rule tells, at a low rate"),
+    ],
+)
+def test_log_new_tells_a_source_of_one_packet_in_a_flood(
+    log: str, rules_text: str, bed: TestBed
+) -> None:
+    flood_frames, rest = [from_source("198.51.100.1")] * 40_000, 20_000
+    frames = [*flood_frames, from_source(ONE), *flood_frames[:rest]]
+    text = policy(
+        "native", f'sources = "new"\nwindow = "1h"\n{log}', f"one drop from {ONE}\n{rules_text}"
+    )
+    with live(text, bed) as gate:
+
+        def judged() -> int:
+            stream(gate, frames, len(frames))
+            return gate.books().rules["one"]
+
+        until(judged, "the one packet got past veth's own ring")
+        books = gate.books()
+        assert books.rules["one"] == 1
+        assert (books.log.limited > 10_000) == bool(rules_text)
+        assert books.log.lost == 0
+        assert events_of(gate, ONE) == 1
+
+
+def test_log_new_tells_a_source_of_one_packet_amid_spoofed_ones(bed: TestBed) -> None:
+    """While the ring has room: each of the others is new, too."""
+    spoofed = [from_source(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(60_000)]
+    frames = [*spoofed[:30_000], from_source(ONE), *spoofed[30_000:]]
+    text = policy("native", 'sources = "new"\nwindow = "1h"\nrate = "off"', f"one drop from {ONE}")
+    with live(text, bed) as gate:
+
+        def judged() -> int:
+            stream(gate, frames, len(frames))
+            return gate.books().rules["one"]
+
+        until(judged, "the one packet got past veth's own ring")
+        log = gate.books().log
+        assert log.lost == log.limited == 0
+        assert log.written > 50_000
+        assert events_of(gate, ONE) == 1
+
+
+@contextmanager
+def written_to(gate: Live, path: Path) -> Iterator[Pump]:
+    """All events go into a file of JSON lines, while they come; all are there at the end."""
+    names = Names.of(ports=gate.manifest.port_slots, rules=gate.manifest.rule_slots)
+    settings, over = [SinkSettings("jsonl", path)], threading.Event()
+    with (
+        EventReader(gate.maps["events"]) as reader,
+        Pump.of(settings, on_error=lambda text: None) as pump,
+    ):
+
+        def move() -> None:
+            while not over.is_set() or reader.used_bytes:
+                pump.feed(reader, names, timeout_ms=20)
+
+        mover = threading.Thread(target=move)
+        mover.start()
+        try:
+            yield pump
+        finally:
+            over.set()
+            mover.join()
+
+
+def lost_of_a_flood(bed: TestBed, sources: str, rate: str, path: Path) -> int:
+    """Packets of 600,000 that did not come back; all that did are in the books, and in the file."""
+    count = 600_000
+    text = policy("native", f'sources = "{sources}"\nrate = "{rate}"', "all tx")
+    with live(text, bed) as gate:
+        with written_to(gate, path) as pump:
+            before = bed.peer_received()
+            stream(gate, [FRAME], count)
+            judged = gate.books().received
+            until(lambda: bed.peer_received() - before == judged, "all that was judged", 10)
+        log = gate.books().log
+    assert log.due == log.written + log.lost + log.limited
+    assert log.due == (judged if sources == "every" else 0)
+    assert (log.limited > 0) == (sources == "every" and rate != "off")
+    lines = sum(x.read_bytes().count(b"\n") for x in path.parent.glob(f"{path.name}*"))
+    assert lines == log.written - sum(pump.lost.values())
+    return count - judged
+
+
+@pytest.mark.parametrize("rate", ["100000/s", "off"])
+def test_log_of_a_flood_costs_no_forwarded_packet(rate: str, bed: TestBed, tmp_path: Path) -> None:
+    """What is judged comes back, with the log as without, and no more is lost before."""
+    lost: dict[str, list[int]] = {"off": [], "every": []}
+    for number in range(3):
+        for sources, losses in lost.items():
+            path = tmp_path / f"{sources}-{number}.jsonl"
+            losses.append(lost_of_a_flood(bed, sources, rate, path))
+    assert min(lost["every"]) <= max(lost["off"])

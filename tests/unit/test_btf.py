@@ -216,6 +216,14 @@ def test_datapath_of_a_changed_header_is_refused(
     assert (seen.struct, seen.wanted, seen.got) == (struct_name, wanted, got)
 
 
-def test_object_describes_every_enum_of_the_contract() -> None:
-    described = btf.read_types((ROOT / "xdpgw/bpf" / loader.DATAPATH).read_bytes()).enums
-    assert {f"xg_{name}" for name in abi.ENUMERATORS} <= set(described)
+def test_objects_describe_every_enum_of_the_contract() -> None:
+    objects = (ROOT / "xdpgw/bpf").glob("*.bpf.o")
+    described = {name for path in objects for name in btf.read_types(path.read_bytes()).enums}
+    assert {f"xg_{name}" for name in abi.ENUMERATORS} <= described
+
+
+def test_built_object_of_the_snoop_agrees_with_the_package() -> None:
+    elf = (ROOT / "xdpgw/bpf/openat.bpf.o").read_bytes()
+    btf.check_object(elf, required=loader.REQUIRED["openat.bpf.o"])
+    with pytest.raises(AbiMismatch):
+        btf.check_object(elf)

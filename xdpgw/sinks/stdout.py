@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import select
-import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from xdpgw.errors import XdpgwError
 from xdpgw.event_text import addresses, descriptions
 from xdpgw.sink_options import Choice, Spec
 from xdpgw.sinks import SinkError, SinkGoneError
+from xdpgw.words import time_text
 
 if TYPE_CHECKING:
     from xdpgw.config import SinkSettings
@@ -99,7 +98,7 @@ def _events_of_lines(batch: EventBatch, whole: int, lines: int) -> int:
 def _readable(batch: EventBatch) -> Iterator[str]:
     times = batch.events["ts_ns"].tolist()
     for ts_ns, text in zip(times, descriptions(batch), strict=True):
-        yield f"{_time(ts_ns + batch.realtime_offset_ns)} {text}"
+        yield f"{time_text(ts_ns + batch.realtime_offset_ns)} {text}"
 
 
 def _source_addresses(batch: EventBatch) -> Iterator[str]:
@@ -111,16 +110,6 @@ STYLES: dict[str, Callable[[EventBatch], Iterator[str]]] = {
     "sourceip": _source_addresses,
 }
 """How events look, by the name of the style."""
-
-
-@lru_cache(maxsize=2)
-def _second_text(second: int) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(second))
-
-
-def _time(realtime_ns: int) -> str:
-    second, ns = divmod(realtime_ns, 1_000_000_000)
-    return f"{_second_text(second)}.{ns // 1000:06}"
 
 
 def make(settings: SinkSettings) -> StdoutSink:
