@@ -26,7 +26,11 @@ __all__ = ["top"]
     "--interval", default="1s", show_default=True, metavar="TIME", help="Between two looks."
 )
 @click.option(
-    "--rows", default=20, show_default=True, type=click.IntRange(min=1), help="Of --once, a table."
+    "--rows",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Of --once: sources, rules and reasons.",
 )
 @as_json_option
 def top(once: bool, interval: str, rows: int, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.events import Resize
+from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 from textual.widgets.data_table import CellDoesNotExist, RowDoesNotExist
 
@@ -124,7 +125,7 @@ class Panel(DataTable[Text]):
             told.append("no row has it" if self.needle else self.table.empty)
         if rows > SHOWN:
             told.append(f"{SHOWN} of {rows}")
-        self.border_subtitle = "; ".join(told)
+        self.border_subtitle = Text("; ".join(told))  # not a str, which is taken for markup
 
     def sort_next(self) -> None:
         """Sort by the next column; behind the last one as the rows come."""
@@ -165,10 +166,10 @@ class Top(App[None]):
     #ports.active { height: 1fr; max-height: 100%; }
     #find { display: none; height: 1; border: none; padding: 0; }
     #find.open { display: block; }
-    .wide #panels { layout: grid; grid-size: 2; grid-rows: auto 2fr 1fr 8; }
+    .wide #panels { layout: grid; grid-size: 2; grid-rows: auto 2fr 1fr auto; }
     .wide .panel { display: block; height: 100%; }
     .wide #ports { column-span: 2; height: auto; max-height: 14; }
-    .wide #log { column-span: 2; }
+    .wide #log { column-span: 2; height: auto; max-height: 13; }
     Top:nocolor .panel.active > .datatable--cursor { text-style: reverse; }
     Top:nocolor Button:focus { text-style: reverse; }
     """
@@ -242,7 +243,7 @@ class Top(App[None]):
         if not self.paused:
             self._change, self._told = change, headline(change)
             self._show(shown)
-            self.panel("ports").border_subtitle = policy_line(found)
+            self.panel("ports").border_subtitle = Text(policy_line(found))
         self._tell()
 
     def _show(self, shown: dict[str, Table]) -> None:
@@ -277,6 +278,11 @@ class Top(App[None]):
     def active(self) -> Panel:
         """The panel that keys are for."""
         return self.panel(self.view)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Behind a dialog, nothing is to be done."""
+        behind = isinstance(self.screen, ModalScreen)
+        return not behind or action in ("quit", "focus_next", "focus_previous")
 
     def action_show(self, name: str) -> None:
         """Turn to a panel."""
@@ -355,4 +361,4 @@ class Top(App[None]):
 
     async def _ask_block(self, request: Request) -> None:
         """Raises: XdpgwError, Wrong: why not."""
-        self.notify(await asyncio.to_thread(self._block, request))
+        self.notify(await asyncio.to_thread(self._block, request), markup=False)

@@ -53,9 +53,6 @@ class BlockDialog(ModalScreen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss", "cancel"),
-        # Those of the app have priority and would turn to another panel.
-        Binding("tab", "app.focus_next", show=False, priority=True),
-        Binding("shift+tab", "app.focus_previous", show=False, priority=True),
     ]
 
     def __init__(self, source: str, told: str, ask: Callable[[Request], Awaitable[None]]) -> None:
@@ -113,7 +110,7 @@ Tab, Shift+Tab   the next panel, the one before
 Up, Down, PgUp, PgDn, Home, End   mark a row
 s                sort by the next column
 r                the other way round
-/                show only rows with a text; Escape: all again
+/                only rows with a text; Escape: all again
 p, Space         let it stand still; go on
 b                block the marked source, after a question
 q                end
@@ -130,8 +127,7 @@ class Help(ModalScreen[None]):
     #keys { width: 64; height: auto; border: round $accent; padding: 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark,enter,space", "dismiss", "close"),
-        Binding("tab", "dismiss", show=False, priority=True),
+        Binding("escape,q,question_mark,enter,space,tab", "dismiss", "close"),
     ]
 
     def compose(self) -> ComposeResult:

@@ -311,13 +311,13 @@ def policy_line(found: Snapshot) -> str:
 
 
 def plain(change: Change, found: Mapping[str, Table], rows: int) -> str:
-    """All tables as text, with so many rows of each, at most."""
+    """All tables as text, with so many rows at most of those that are sorted."""
     parts = [f"{policy_line(change.after)}\n{headline(change)}"]
     for table in found.values():
         listed = table.arranged(table.order, reverse=False)
         shown = [
             [cell_text(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)]
-            for row in listed[:rows]
+            for row in (listed[:rows] if table.order else listed)
         ]
         parts.append("\n".join(_lines(table, shown, len(listed) - len(shown))))
     return "\n\n".join(parts)
