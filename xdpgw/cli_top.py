@@ -87,8 +87,6 @@ def _read(reader: Reader) -> Snapshot:
 
 
 def _watch(instance: Instance, reader: Reader, pause_s: float) -> None:
-    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
-        raise click.UsageError("this is no terminal; --once prints, and --json goes on printing")
     try:
         from xdpgw.top_app import Top
     except ModuleNotFoundError as error:
@@ -96,7 +94,8 @@ def _watch(instance: Instance, reader: Reader, pause_s: float) -> None:
             f"xdpgw top needs the package {error.name}",
             "pip install 'xdpgw[tui]'; xdpgw top --once does without",
         ) from error
-
+    if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise click.UsageError("this is no terminal; --once prints, and --json goes on printing")
     app = Top(reader.read, partial(_block, instance), pause_s)
     app.run()
     if app.return_code:  # it broke, and has said how

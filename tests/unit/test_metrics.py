@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from tests.snapshots import moment, socket
 from xdpgw._abi import LogCounter, Reason, Verdict
 from xdpgw.metrics import families, page
