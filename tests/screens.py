@@ -39,9 +39,14 @@ def driven(
     app.animation_level = "none"
 
     async def run() -> None:
-        test = app.run_test(size=size, notifications=True)
-        async with asyncio.timeout(DEADLINE_S), test as pilot:
-            await pilot.pause()
-            await drive(pilot)
+        async with app.run_test(size=size, notifications=True) as pilot:
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    await pilot.pause()
+                    await drive(pilot)
+            except TimeoutError:
+                raise AssertionError(
+                    f"not in {DEADLINE_S} s; on the screen:\n{text_of(app)}"
+                ) from None
 
     asyncio.run(run())

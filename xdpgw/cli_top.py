@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from xdpgw.snapshot import Reader, Snapshot
     from xdpgw.top_dialogs import Request
 
-__all__ = ["top"]
+__all__ = ["block_source", "top"]
 
 
 @click.command()
@@ -96,13 +96,13 @@ def _watch(instance: Instance, reader: Reader, pause_s: float) -> None:
         ) from error
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise click.UsageError("this is no terminal; --once prints, and --json goes on printing")
-    app = Top(reader.read, partial(_block, instance), pause_s)
+    app = Top(reader.read, partial(block_source, instance), pause_s)
     app.run()
     if app.return_code:  # it broke, and has said how
         sys.exit(app.return_code)
 
 
-def _block(instance: Instance, request: Request) -> str:
+def block_source(instance: Instance, request: Request) -> str:
     """What was done, and what of it was not.
 
     Raises:

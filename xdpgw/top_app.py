@@ -166,7 +166,9 @@ class Top(App[None]):
     #ports.active { height: 1fr; max-height: 100%; }
     #find { display: none; height: 1; border: none; padding: 0; }
     #find.open { display: block; }
-    .wide #panels { layout: grid; grid-size: 2; grid-rows: auto 2fr 1fr auto; }
+    .wide #panels {
+        layout: grid; grid-size: 2; grid-columns: 3fr 2fr; grid-rows: auto 2fr 1fr auto;
+    }
     .wide .panel { display: block; height: 100%; }
     .wide #ports { column-span: 2; height: auto; max-height: 14; }
     .wide #log { column-span: 2; height: auto; max-height: 13; }
@@ -215,7 +217,9 @@ class Top(App[None]):
         self.run_worker(self._follow(), exclusive=True)
 
     def on_resize(self, event: Resize) -> None:
-        self.screen.set_class(event.size.width >= WIDE and event.size.height >= HIGH, "wide")
+        screen = self.screen_stack[0]  # also while a dialog is in front of it
+        screen.set_class(event.size.width >= WIDE and event.size.height >= HIGH, "wide")
+        screen.update_node_styles(animate=False)
 
     async def _follow(self) -> None:
         while True:

@@ -219,6 +219,19 @@ def test_help_tells_all_keys(size: tuple[int, int]) -> None:
 # What changes meanwhile
 
 
+def test_what_comes_in_behind_a_dialog_is_shown_behind_it() -> None:
+    async def drive(pilot: Pilot[Any]) -> None:
+        await shown(pilot, moment(0), moment(1))
+        await pilot.press("question_mark")
+        await pilot.resize_terminal(160, 44)
+        await shown(pilot, moment(2))
+        assert "keys of xdpgw top" in await seen(pilot, "top rules")
+        await pilot.press("escape")
+        assert "keys of xdpgw top" not in await seen(pilot, " 2500 ")
+
+    driven(top(), drive)
+
+
 def test_filter_that_goes_and_comes_back_is_told() -> None:
     async def drive(pilot: Pilot[Any]) -> None:
         app = pilot.app
