@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from functools import partial
@@ -96,6 +97,8 @@ def _watch(instance: Instance, reader: Reader, pause_s: float) -> None:
         ) from error
     if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise click.UsageError("this is no terminal; --once prints, and --json goes on printing")
+    for name in ("COLUMNS", "LINES"):  # who exports them says what was once, and sizes change
+        os.environ.pop(name, None)
     app = Top(reader.read, partial(block_source, instance), pause_s)
     app.run()
     if app.return_code:  # it broke, and has said how

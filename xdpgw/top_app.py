@@ -167,7 +167,7 @@ class Top(App[None]):
     #find { display: none; height: 1; border: none; padding: 0; }
     #find.open { display: block; }
     .wide #panels {
-        layout: grid; grid-size: 2; grid-columns: 3fr 2fr; grid-rows: auto 2fr 1fr auto;
+        layout: grid; grid-size: 2; grid-columns: 4fr 3fr; grid-rows: auto 2fr 1fr auto;
     }
     .wide .panel { display: block; height: 100%; }
     .wide #ports { column-span: 2; height: auto; max-height: 14; }
@@ -223,13 +223,17 @@ class Top(App[None]):
 
     async def _follow(self) -> None:
         while True:
+            found, why = None, "no filter is in force"
             try:
-                self.take(await asyncio.to_thread(self._read))
+                found = await asyncio.to_thread(self._read)
             except XdpgwError as error:
-                self.take(None, str(error))
+                why = str(error)
+            if len(self.query(Panel)) < len(self.VIEWS):
+                return  # the screen is being taken down
+            self.take(found, why)
             await asyncio.sleep(self._interval_s)
 
-    def take(self, found: Snapshot | None, why: str = "no filter is in force") -> None:
+    def take(self, found: Snapshot | None, why: str = "") -> None:
         """Show what was read; None and why, where nothing could be."""
         before, self._before = self._before, found
         if found is None:

@@ -237,8 +237,6 @@ def test_filter_that_goes_and_comes_back_is_told() -> None:
         app = pilot.app
         assert isinstance(app, Top)
         await shown(pilot, moment(0), moment(1))
-        app.take(None)
-        assert "no filter is in force; looking on" in await shown(pilot)
         app.take(None, "no permission")
         assert "no permission; looking on" in await shown(pilot)
         assert "reading" in await shown(pilot, moment(2, epoch=2))
