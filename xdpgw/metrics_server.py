@@ -1,12 +1,15 @@
-"""The endpoint of the metrics: a few requests at a time, each bounded in size and time.
+"""The server of the metrics: a few requests at a time, each bounded in size and time.
 
-A scrape is a reading and a page of text; it runs in a thread of its own beside the one that drains
-the log. Who connects and says nothing, asks byte by byte or does not read the answer holds one of
+It is a process of its own, at a low priority, so that neither a scrape nor who asks for one takes
+anything from the thread that drains the log. It ends with the process that started it.
+
+Who connects and says nothing, asks byte by byte or does not read the answer holds one of
 `CONNECTIONS` places for `TIMEOUT_S` at most, and loses it sooner where another one waits.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -14,21 +17,19 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Self
 
-from xdpgw.config import MetricsSettings
 from xdpgw.errors import XdpgwError
 
-if TYPE_CHECKING:
-    from xdpgw.pins import Instance
-
-__all__ = ["Endpoint", "Server"]
+__all__ = ["Server", "listen", "main", "url_of"]
 
 CONNECTIONS = 8
 """Served at once."""
 
 TIMEOUT_S = 10.0
 """For a whole request and its answer. Prometheus gives up after as long, unless told otherwise."""
+
+BACKLOG = 64
+"""May wait for a place, also while the process starts."""
 
 GRACE_S = 1.0
 """A place that was held for so long goes to who waits for one."""
@@ -39,101 +40,52 @@ HEAD_BYTES = 8192
 KEEP_S = 0.25
 """Who asks sooner after another one gets the same page, so that asking often costs little."""
 
-SWITCH_S = 0.0005
-"""Longest that a scrape keeps Python to itself; the ring of events fills in 30 times as long."""
-
 Page = Callable[[str], tuple[str, bytes]]
 
 
-class Endpoint:
-    """What `[metrics]` of the policy in force asks for, served by the process in charge."""
+def listen(address: tuple[str, int]) -> socket.socket:
+    """Listen.
 
-    def __init__(self, instance: Instance, note: Callable[[str], None]) -> None:
-        self._instance = instance
-        self._note = note
-        self._settings = MetricsSettings()
-        self._server: Server | None = None
+    Args:
+        address: numeric, and the port; 0 for a free one.
 
-    def serve(self, settings: MetricsSettings) -> None:
-        """Listen where these settings say; where they said so before already, go on.
+    Raises:
+        XdpgwError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise XdpgwError(
+            f"cannot listen for metrics on {_text(address)}: {error.strerror}",
+            "correct listen of [metrics]; port 0 picks a free port, and ip link set lo up "
+            "brings up loopback",
+        ) from error
 
-        Raises:
-            XdpgwError: the address cannot be had; what was served before still is.
-        """
-        if settings == self._settings:
-            return
-        from xdpgw.metrics import page
-        from xdpgw.snapshot import Reader
 
-        before = self._server
-        if settings.listen is None:
-            self._server = None
-        else:
-            make = partial(page, Reader(self._instance).read, rules=settings.rules)
-            if before is not None and settings.listen == self._settings.listen:
-                before.tell(make)
-            else:
-                self._server = Server(settings.listen, make)
-                self._note(f"metrics: {self._server.url}")
-        if before is not None and before is not self._server:
-            before.close()
-        self._settings = settings
-
-    def follow(self, settings: MetricsSettings) -> None:
-        """As `serve`; what goes wrong is told."""
-        try:
-            self.serve(settings)
-        except XdpgwError as error:
-            still = "none are" if self._server is None else f"{self._server.url} still is"
-            self._note(f"{error}\n{error.hint}\nmetrics: {still} served")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
+def url_of(listening: socket.socket) -> str:
+    """Where to ask."""
+    return f"http://{_text(listening.getsockname())}/metrics"
 
 
 class Server:
     """Answers GET /metrics on a TCP port until closed."""
 
-    def __init__(self, address: tuple[str, int], page: Page) -> None:
-        """Listen.
+    def __init__(self, listening: socket.socket, page: Page) -> None:
+        """Begin to answer.
 
         Args:
-            address: numeric, and the port; 0 for a free one.
-            page: from the header Accept to content type and text; one call at a time.
-
-        Raises:
-            XdpgwError: the address cannot be had.
+            listening: this object's from here on.
+            page: from a media type to the content type and the text; one call at a time.
         """
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        try:
-            self._socket = socket.create_server(address, family=family, backlog=CONNECTIONS)
-        except OSError as error:
-            raise XdpgwError(
-                f"cannot listen for metrics on {_text(address)}: {error.strerror}",
-                "correct listen of [metrics]; port 0 picks a free port, and ip link set lo up "
-                "brings up loopback",
-            ) from error
-        self.tell(page)
+        self._socket = listening
+        self._page = page
         self._open: dict[socket.socket, float] = {}
         self._lock, self._making = threading.Lock(), threading.Lock()
+        self._kept: dict[str, tuple[float, tuple[str, bytes]]] = {}
         self._closed = False
-        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self._thread = threading.Thread(target=self._accept, name="metrics", daemon=True)
         self._thread.start()
-
-    def tell(self, page: Page) -> None:
-        """Another page from now on."""
-        self._page = page
-        self._kept: dict[str, tuple[float, tuple[str, bytes]]] = {}
-
-    @property
-    def url(self) -> str:
-        """Where to ask."""
-        return f"http://{_text(self._socket.getsockname())}/metrics"
 
     def close(self) -> None:
         """Stop listening, and end what is under way; twice is fine."""
@@ -292,3 +244,17 @@ def _response(
         *more,
     )
     return "\r\n".join((*lines, "", "")).encode("latin-1") + (b"" if head_only else body)
+
+
+def main() -> None:
+    """Serve on the descriptor of argument 1 until stdin ends; argument 2: with rules or without."""
+    from xdpgw.metrics import page
+    from xdpgw.pins import Instance
+    from xdpgw.snapshot import Reader
+
+    os.nice(10)
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    make = partial(page, Reader(Instance()).read, rules=sys.argv[2] == "rules")
+    server = Server(listening, make)
+    sys.stdin.read()
+    server.close()

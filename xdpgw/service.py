@@ -21,7 +21,7 @@ from xdpgw.errors import XdpgwError
 from xdpgw.events import EventReader, Names, Pump
 from xdpgw.feeds import Feeds, Renewed
 from xdpgw.live_sets import LiveSets
-from xdpgw.metrics_server import Endpoint
+from xdpgw.metrics_endpoint import Endpoint
 from xdpgw.pins import Instance, Manifest
 from xdpgw.render import applied_text
 from xdpgw.session import find_session

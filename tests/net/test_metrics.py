@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -240,3 +242,29 @@ def test_clients_that_hang_stop_neither_the_log_nor_the_end(bed: TestBed, policy
         assert run.end() == 0
         for each in idle:
             each.close()
+
+
+def servers() -> set[int]:
+    """Processes that serve metrics, of whatever filter."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"metrics_server import main" in (process / "cmdline").read_bytes():
+                found.add(int(process.name))
+    return found
+
+
+def test_server_that_is_killed_is_started_again_and_ends_with_its_filter(
+    bed: TestBed, policy: Path
+) -> None:
+    before = servers()
+    with running(bed, policy.parent, "run", policy) as run:
+        run.said("left: attached")
+        (mine,) = until(lambda: servers() - before, "a server")
+        os.kill(mine, signal.SIGKILL)
+        assert "xdpgw_in_force 1.0" in scrape(bed, url_of(run))  # waits for the next one
+        run.said("the server of the metrics ended with -9: it is started again")
+        (other,) = until(lambda: servers() - before - {mine}, "another server")
+        run.process.kill()
+        run.process.wait()
+        until(lambda: other not in servers(), "the server ends with the process in charge")

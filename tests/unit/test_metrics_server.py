@@ -17,48 +17,52 @@ from tests.snapshots import moment
 from xdpgw import metrics_server
 from xdpgw.errors import XdpgwError
 from xdpgw.metrics import page
-from xdpgw.metrics_server import Server
+from xdpgw.metrics_server import Server, listen, url_of
 
 LOCAL = ("127.0.0.1", 0)
 
 
 @contextmanager
-def serving(make: Callable[[str], tuple[str, bytes]] | None = None) -> Iterator[Server]:
-    server = Server(LOCAL, make or (lambda accept: page(lambda: moment(1), accept)))
+def serving(
+    make: Callable[[str], tuple[str, bytes]] | None = None, address: tuple[str, int] = LOCAL
+) -> Iterator[str]:
+    """A server; its URL."""
+    listening = listen(address)
+    server = Server(listening, make or (lambda accept: page(lambda: moment(1), accept)))
     try:
-        yield server
+        yield url_of(listening)
     finally:
         server.close()
 
 
-def ask(server: Server, path: str = "/metrics", **options: Any) -> tuple[int, str, bytes]:
+def ask(url: str, path: str = "/metrics", **options: Any) -> tuple[int, str, bytes]:
     """Status, content type and body."""
-    url = server.url.replace("/metrics", path)
+    request = urllib.request.Request(url.replace("/metrics", path), **options)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers["Content-Type"], error.read()
 
 
-def connection(server: Server) -> socket.socket:
-    host, port = server.url.removeprefix("http://").removesuffix("/metrics").split(":")
+def connection(url: str) -> socket.socket:
+    host, port = url.split("/")[2].split(":")
     return socket.create_connection((host, int(port)), timeout=30)
 
 
 def test_endpoint_serves_both_formats() -> None:
-    with serving() as server:
-        status, kind, body = ask(server)
+    with serving() as url:
+        status, kind, body = ask(url)
         assert (status, kind.split(";")[0]) == (200, "text/plain")
         assert b"xdpgw_packets_total{" in body
         accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
-        status, kind, body = ask(server, headers={"Accept": accept})
+        status, kind, body = ask(url, headers={"Accept": accept})
         assert (status, kind.split(";")[0]) == (200, "application/openmetrics-text")
         assert body.endswith(b"# EOF\n")
-        status, _, body = ask(server, method="HEAD")
+        status, _, body = ask(url, method="HEAD")
         assert (status, body) == (200, b"")
-        assert ask(server, "/metrics?x=1")[0] == 200
+        assert ask(url, "/metrics?x=1")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -74,9 +78,9 @@ def test_endpoint_serves_both_formats() -> None:
 def test_endpoint_answers_what_it_does_not_serve(
     path: str, options: dict[str, Any], status: int
 ) -> None:
-    with serving() as server:
-        assert ask(server, path, **options)[0] == status
-        assert ask(server)[0] == 200
+    with serving() as url:
+        assert ask(url, path, **options)[0] == status
+        assert ask(url)[0] == 200
 
 
 def test_endpoint_tells_why_a_page_could_not_be_made_and_goes_on() -> None:
@@ -87,30 +91,30 @@ def test_endpoint_tells_why_a_page_could_not_be_made_and_goes_on() -> None:
             raise broken.pop(0)
         return "text/plain", b"well\n"
 
-    with serving(make) as server:
-        assert ask(server)[::2] == (503, b"the kernel says no\n")
-        assert ask(server)[::2] == (500, b"ZeroDivisionError('oh')\n")
-        assert ask(server)[::2] == (200, b"well\n")
+    with serving(make) as url:
+        assert ask(url)[::2] == (503, b"the kernel says no\n")
+        assert ask(url)[::2] == (500, b"ZeroDivisionError('oh')\n")
+        assert ask(url)[::2] == (200, b"well\n")
 
 
 def test_endpoint_outlives_bytes_that_are_no_request() -> None:
-    with serving() as server:
+    with serving() as url:
         for raw in (b"\0\xff" * 3000, b"\r\n\r\n", b"GET\r\n\r\n", b"GET /metrics", b""):
-            with connection(server) as client:
+            with connection(url) as client:
                 client.sendall(raw)
                 client.shutdown(socket.SHUT_WR)
                 client.settimeout(10)
                 while client.recv(4096):
                     pass
-        assert ask(server)[0] == 200
+        assert ask(url)[0] == 200
 
 
 def test_clients_that_say_nothing_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "GRACE_S", 0.0)
-    with serving() as server, ExitStack() as stack:
-        idle = [stack.enter_context(connection(server)) for _ in range(3 * 8)]
+    with serving() as url, ExitStack() as stack:
+        idle = [stack.enter_context(connection(url)) for _ in range(3 * 8)]
         idle[-1].sendall(b"GET /metrics HTTP/1.1\r\n")
-        assert ask(server)[0] == 200
+        assert ask(url)[0] == 200
         for client in idle[:8]:
             assert client.recv(1) == b""
         assert sum(x.name == "scrape" for x in threading.enumerate()) <= 2 * 8
@@ -118,15 +122,15 @@ def test_clients_that_say_nothing_give_way(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_clients_beyond_the_places_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "GRACE_S", 3600.0)
-    with serving() as server, ExitStack() as stack:
+    with serving() as url, ExitStack() as stack:
         for _ in range(8):
-            stack.enter_context(connection(server))
-        assert ask(server)[0] == 503
+            stack.enter_context(connection(url))
+        assert ask(url)[0] == 503
 
 
 def test_a_client_that_asks_byte_by_byte_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "TIMEOUT_S", 0.3)
-    with serving() as server, connection(server) as client:
+    with serving() as url, connection(url) as client:
         request, pause = b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 4000, threading.Event()
         with pytest.raises(OSError):
             for byte in request:
@@ -137,7 +141,7 @@ def test_a_client_that_asks_byte_by_byte_is_cut_off(monkeypatch: pytest.MonkeyPa
 def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "TIMEOUT_S", 0.3)
     huge = b"x" * (64 << 20)
-    with serving(lambda accept: ("text/plain", huge)) as server, connection(server) as client:
+    with serving(lambda accept: ("text/plain", huge)) as url, connection(url) as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         until(lambda: any(x.name == "scrape" for x in threading.enumerate()), "asked")
         until(lambda: not any(x.name == "scrape" for x in threading.enumerate()), "cut off")
@@ -156,31 +160,29 @@ def test_asking_often_makes_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(accept)
         return "text/plain", b"page\n"
 
-    with serving(make) as server:
+    with serving(make) as url:
         for _ in range(20):
-            assert ask(server)[0] == 200
+            assert ask(url)[0] == 200
         assert made == ["text/plain"]
 
 
 def test_an_address_that_is_taken_is_a_sentence() -> None:
-    with serving() as server:
-        port = int(server.url.split(":")[2].split("/")[0])
+    with serving() as url:
+        port = int(url.split(":")[2].split("/")[0])
         with pytest.raises(XdpgwError, match=f"listen for metrics on 127.0.0.1:{port}: Address"):
-            Server(("127.0.0.1", port), lambda accept: ("", b""))
+            listen(("127.0.0.1", port))
 
 
 def test_an_address_of_ipv6_is_listened_on() -> None:
-    server = Server(("::1", 0), lambda accept: ("text/plain", b"six\n"))
-    try:
-        assert server.url.startswith("http://[::1]:")
-        assert ask(server)[2] == b"six\n"
-    finally:
-        server.close()
+    with serving(lambda accept: ("text/plain", b"six\n"), ("::1", 0)) as url:
+        assert url.startswith("http://[::1]:")
+        assert ask(url)[2] == b"six\n"
 
 
 def test_closing_ends_what_is_under_way() -> None:
-    server = Server(LOCAL, lambda accept: ("text/plain", b""))
-    with connection(server) as client:
+    listening = listen(LOCAL)
+    server = Server(listening, lambda accept: ("text/plain", b""))
+    with connection(url_of(listening)) as client:
         until(lambda: any(x.name == "scrape" for x in threading.enumerate()), "taken up")
         server.close()
         server.close()
