@@ -60,9 +60,17 @@ def url_of(run: Running) -> str:
 
 def scrape(bed: TestBed, url: str) -> str:
     """One scrape, from the namespace of the gateway."""
-    with bed.gateway.entered(), urllib.request.urlopen(url, timeout=30) as answer:
-        text: str = answer.read().decode()
-        return text
+
+    def ask() -> str:
+        try:
+            with bed.gateway.entered(), urllib.request.urlopen(url, timeout=30) as answer:
+                text: str = answer.read().decode()
+                return text
+        except ConnectionResetError:  # by a server that ends, as another one begins
+            return ""
+
+    found: str = until(ask, "a whole answer")
+    return found
 
 
 def values(text: str, name: str) -> dict[str, float]:

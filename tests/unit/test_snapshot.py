@@ -116,7 +116,7 @@ def test_once_prints_all_tables() -> None:
         "eth0 native drop 200 160k 2200",
         "wan generic received 0 0 0",
         "web pass 1.00k 800k 11000",
-        "dns limit 0 0 0",
+        "mirror af_xdp 50 40.0k 550",
         "tap eth0 0 copy 50 0 5 100 % 25 % 0 %",
         "198.51.100.20 2.00k 1.60M 22000 pass rule eth0",
     ):
