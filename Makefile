@@ -29,10 +29,12 @@ BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -fdebug-compilat
 
 APT := ca-certificates clang llvm gcc libc6-dev linux-libc-dev libbpf-dev libelf-dev zlib1g-dev pkg-config \
 	iproute2 ethtool bpftool util-linux python3 python3-venv python3-dev
+# What checks the metrics; of a package whose installation would start a server.
+PROMTOOL := $(if $(shell command -v promtool),,build/prometheus/usr/bin/promtool)
 # What bench/ compares with.
 PEERS := xdp-tools nftables iptables python3-bpfcc
-# Collectors and readers that tests hold the log against.
-TEST_APT := nfdump rsyslog tshark
+# Collectors and readers that tests hold the log against, and a terminal.
+TEST_APT := nfdump rsyslog tshark tmux
 BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=xdpgw/bpf/%.o)
 NATIVE := xdpgw/_native.abi3.so
@@ -95,7 +97,13 @@ $(ABI): $(NATIVE) bpf/abi.h fastpath/gen_abi.py
 demo: build root ## real packets, judged and logged, on interfaces of its own
 	$(SUDO) $(BIN)/xdpgw demo
 
-test: build root ## all tests; those of the kernel need root
+build/prometheus/usr/bin/promtool: | system
+	@mkdir -p build/prometheus
+	@cd build/prometheus; get="apt-get download -qq prometheus"; \
+	$$get 2>/dev/null || { $(SUDO) apt-get update -qq && $$get; }; \
+	dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool; rm prometheus_*.deb
+
+test: build root $(PROMTOOL) ## all tests; those of the kernel need root
 	@$(MAKE) --no-print-directory system APT='$(TEST_APT)'
 	$(SUDO) $(BIN)/python -m pytest $(if $(SUDO),-p no:cacheprovider) --durations=15 $(TESTS)
 

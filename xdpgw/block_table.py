@@ -83,6 +83,13 @@ class BlockTable:
             self._settle(keys[~over])
         return int(over.sum())
 
+    def blocking(self, now_ns: int) -> int:
+        """How many block now. Without the lock, some that come or go meanwhile may be missed."""
+        if not self._in_use():
+            return 0
+        _, ends = self._read()
+        return int(((ends == 0) | (ends > now_ns)).sum())
+
     def items(self) -> list[tuple[Prefix, int]]:
         """All sources and their ends, by family, address and length; some may be over."""
         import numpy as np

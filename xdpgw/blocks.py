@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from xdpgw.pins import Instance
     from xdpgw.rule_types import Prefix
 
-__all__ = ["Block", "Restored", "add", "allowed_part", "clear", "listed", "remove", "restore",
-           "sweeping", "tidy"]  # fmt: skip
+__all__ = ["Block", "Restored", "add", "allowed_part", "clear", "count", "listed", "remove",
+           "restore", "sweeping", "tidy"]  # fmt: skip
 
 TIDY_S = 60.0
 """So often `xdpgw run` takes blocks that are over out of the table."""
@@ -137,6 +137,11 @@ def listed(instance: Instance) -> list[Block]:
             )
         )
     return out
+
+
+def count(books: Mapping[str, Map]) -> int:
+    """How many sources are blocked now; keeps nobody from changing that meanwhile."""
+    return BlockTable(books).blocking(_now())
 
 
 def covering(instance: Instance, source: Prefix) -> Prefix | None:

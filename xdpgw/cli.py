@@ -13,10 +13,12 @@ import click
 from xdpgw import __version__
 from xdpgw.cli_blocks import block, blocks, unblock
 from xdpgw.cli_generate import generate as generate_command
-from xdpgw.cli_json import as_json_option, in_force, note, print_json
+from xdpgw.cli_json import as_json_option, in_force, note, print_json, snapshot
 from xdpgw.cli_log import log as log_command
+from xdpgw.cli_metrics import metrics
 from xdpgw.cli_snoop import snoop
 from xdpgw.cli_sources import sources
+from xdpgw.cli_top import top
 from xdpgw.errors import XdpgwError
 
 if TYPE_CHECKING:
@@ -210,7 +212,7 @@ def status(as_json: bool) -> None:
     from xdpgw.render import print_status
     from xdpgw.service import status_of
 
-    state = status_of(*in_force())
+    state = status_of(snapshot())
     if as_json:
         print_json(state)
     else:
@@ -347,6 +349,8 @@ cli.add_command(unblock)
 cli.add_command(blocks)
 cli.add_command(sources)
 cli.add_command(log_command)
+cli.add_command(top)
+cli.add_command(metrics)
 cli.add_command(generate_command)
 cli.add_command(snoop)
 

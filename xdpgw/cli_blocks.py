@@ -21,14 +21,9 @@ from xdpgw.cli_json import (
 from xdpgw.errors import ConfigError, XdpgwError
 
 if TYPE_CHECKING:
-    from xdpgw.pins import Manifest
     from xdpgw.rule_types import Prefix
 
 __all__ = ["block", "blocks", "unblock"]
-
-LONGEST = "3650d"
-NAMED_MOST = 5
-"""So many sources are told by name, the rest by number."""
 
 sources_argument = click.argument("sources", metavar="[ADDRESS|PREFIX|-]...", nargs=-1)
 file_option = click.option(
@@ -56,21 +51,19 @@ def block(
       xdpgw block 192.0.2.7 --for 10m --reason "probes ssh"
       xdpgw block --file feed.netset --for 1d
     """
-    from xdpgw.blocks import add
-    from xdpgw.literals import duration_ns
+    from xdpgw import block_request
 
     wanted = _read(sources, file)
     for_ns = None
     if duration is not None:
-        for_ns = reading("--for", lambda: duration_ns(duration, "1s", LONGEST, "time"))
-    if not reason.isprintable():
-        raise click.BadParameter("write one line of printable text", param_hint="--reason")
-    if not force:
-        _refuse_dangerous(wanted)
-    instance, manifest = in_force()
-    _hold_against_allow(wanted, manifest)
-    add(instance, wanted, for_ns=for_ns, reason=reason)
-    click.echo(f"{_named(wanted)}: blocked" + ("" if duration is None else f" for {duration}"))
+        for_ns = reading("--for", lambda: block_request.time_of(duration))
+    reading("--reason", lambda: block_request.check_reason(reason))
+    warning = block_request.block(*in_force(), wanted, for_ns=for_ns, reason=reason, force=force)
+    if warning:
+        note(warning)
+    click.echo(
+        f"{block_request.named(wanted)}: blocked" + ("" if duration is None else f" for {duration}")
+    )
 
 
 @click.command()
@@ -84,6 +77,7 @@ def unblock(sources: tuple[str, ...], file: Path | None, everything: bool) -> No
     Example:
       xdpgw unblock 192.0.2.7
     """
+    from xdpgw.block_request import named
     from xdpgw.blocks import clear, covering, remove
     from xdpgw.literals import prefix_text
 
@@ -98,11 +92,11 @@ def unblock(sources: tuple[str, ...], file: Path | None, everything: bool) -> No
     missing = remove(instance, wanted)
     if len(missing) < len(wanted):
         were_there = set(wanted) - set(missing)
-        click.echo(f"{_named([x for x in wanted if x in were_there])}: unblocked")
+        click.echo(f"{named([x for x in wanted if x in were_there])}: unblocked")
     if missing:
         wider = covering(instance, missing[0])
         raise XdpgwError(
-            f"not blocked: {_named(missing)}",
+            f"not blocked: {named(missing)}",
             "xdpgw blocks shows what is"
             if wider is None
             else f"{prefix_text(wider)} is, and covers {prefix_text(missing[0])}",
@@ -181,49 +175,3 @@ def _read(words: Sequence[str], file: Path | None) -> list[Prefix]:
     if not found and not files and not file:
         raise click.UsageError("name an address or a prefix, or --file")
     return list(dict.fromkeys(found))
-
-
-def _refuse_dangerous(sources: Sequence[Prefix]) -> None:
-    from xdpgw.blocks import allowed_part
-    from xdpgw.literals import addresses, prefix_text
-    from xdpgw.session import find_session
-
-    for family, address, bits in sources:
-        if bits == 0:
-            raise XdpgwError(
-                f"{prefix_text((family, address, bits))} blocks all of IPv{family}",
-                "add --force if that is what you want",
-            )
-    session = find_session()
-    if session is None:
-        return
-    for source, _ in allowed_part(sources, addresses(session.client)):
-        raise XdpgwError(
-            f"{prefix_text(source)} covers {session.client}, from where your SSH session comes: "
-            "it would be the last one",
-            "put it into allow of [policy], or add --force",
-        )
-
-
-def _hold_against_allow(sources: Sequence[Prefix], manifest: Manifest) -> None:
-    from xdpgw.blocks import allowed_part
-
-    parts = list(allowed_part(sources, manifest.allow))
-    whole = [source for source, is_whole in parts if is_whole]
-    if whole:
-        raise XdpgwError(
-            f"the policy allows it, so it cannot be blocked: {_named(whole)}",
-            f"nothing was blocked; allow is in [policy] of {manifest.policy_file}",
-        )
-    if parts:
-        some = _named([source for source, _ in parts])
-        note(f"warning: the policy allows a part of it, which is not blocked: {some}")
-
-
-def _named(sources: Sequence[Prefix]) -> str:
-    """Sources as text, if they are few."""
-    from xdpgw.literals import prefix_text
-
-    names = ", ".join(map(prefix_text, sources[:NAMED_MOST]))
-    more = len(sources) - NAMED_MOST
-    return f"{names} and {more} more" if more > 0 else names or "nothing"

@@ -13,6 +13,7 @@ from xdpgw.errors import XdpgwError
 
 if TYPE_CHECKING:
     from xdpgw.pins import Instance, Manifest
+    from xdpgw.snapshot import Snapshot
 
 __all__ = [
     "as_json_option",
@@ -21,6 +22,7 @@ __all__ = [
     "note",
     "print_json",
     "reading",
+    "snapshot",
     "time_text",
 ]
 
@@ -52,10 +54,7 @@ def in_force() -> tuple[Instance, Manifest]:
     instance = Instance()
     manifest = instance.manifest()
     if manifest is None:
-        raise XdpgwError(
-            "no filter is in force in this network namespace",
-            "xdpgw run FILE starts one; --netns NAME looks into another namespace",
-        )
+        raise _no_filter()
     return instance, manifest
 
 
@@ -84,3 +83,25 @@ def duration_text(ns: int) -> str:
 def time_text(ns: int) -> str:
     """Local time of a CLOCK_REALTIME."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ns / 1e9))
+
+
+def snapshot() -> Snapshot:
+    """What the filter of this network namespace tells now.
+
+    Raises:
+        XdpgwError: there is none.
+    """
+    from xdpgw.pins import Instance
+    from xdpgw.snapshot import Reader
+
+    found = Reader(Instance()).read()
+    if found is None:
+        raise _no_filter()
+    return found
+
+
+def _no_filter() -> XdpgwError:
+    return XdpgwError(
+        "no filter is in force in this network namespace",
+        "xdpgw run FILE starts one; --netns NAME looks into another namespace",
+    )

@@ -18,6 +18,7 @@ __all__ = [
     "GatewaySettings",
     "LogSettings",
     "Meaning",
+    "MetricsSettings",
     "NamedSet",
     "PolicySettings",
     "PortSettings",
@@ -166,6 +167,19 @@ class GatewaySettings:
     coexist: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """[metrics].
+
+    Args:
+        listen: address and TCP port (0: a free one) of the endpoint; None for none.
+        rules: whether there are metrics of each rule.
+    """
+
+    listen: tuple[str, int] | None = None
+    rules: bool = True
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Meaning:
     """What the rules of a policy mean, kept from when it was checked.
@@ -199,6 +213,7 @@ class Config:
     gateway: GatewaySettings = GatewaySettings()
     fastpath: FastpathSettings = FastpathSettings()
     sources: SourceSettings = SourceSettings()
+    metrics: MetricsSettings = MetricsSettings()
     warnings: tuple[Diagnostic, ...] = ()
     text: str = ""
     _meaning: Meaning | None = field(default=None, repr=False, compare=False)

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from xdpgw.config import (
     GatewaySettings,
     LogSettings,
     Meaning,
+    MetricsSettings,
     PolicySettings,
     PortSettings,
     SourceSettings,
@@ -31,6 +33,7 @@ from xdpgw.literals import (
     Wrong,
     duration_ns,
     likely,
+    listen_address,
     number,
     rate,
 )
@@ -60,7 +63,7 @@ SLOTS_LEAST, SLOTS_MOST = 128, 1 << 22
 MAX_CPU = 8191
 """Highest CPU number that is taken for one: NR_CPUS of the largest kernels, less one."""
 
-_TABLES = ("policy", "sets", "ports", "af_xdp", "log", "gateway", "fastpath", "sources")
+_TABLES = ("policy", "sets", "ports", "af_xdp", "log", "gateway", "fastpath", "sources", "metrics")
 _CAPTURE_KEYS = ("snaplen", "max_bytes", "keep")
 _TOML_HINTS = {
     "Invalid value": "put text in quotes",
@@ -140,22 +143,24 @@ class _Reader(SetTables, SinkTables):
         names = Names(sets, self.data.get("ports", {}), self.data.get("af_xdp", {}))
         rules, resolved, warnings = self.rules(names)
         log, gateway = self.log(), self.gateway()
-        fast, sources = self.fastpath(), self.sources()
-        meaning = Meaning(resolved, (rules, sets, ports, targets))
+        fast, sources, metrics = self.fastpath(), self.sources(), self.metrics()
+        if metrics.listen and not ip_address(metrics.listen[0]).is_loopback:
+            warnings += (self.open_metrics(),)
         return Config(
-            path,
-            policy,
-            rules,
-            sets,
-            ports,
-            targets,
-            log,
-            gateway,
-            fast,
-            sources,
-            warnings,
-            text,
-            meaning,
+            path=path,
+            policy=policy,
+            rules=rules,
+            sets=sets,
+            ports=ports,
+            af_xdp=targets,
+            log=log,
+            gateway=gateway,
+            fastpath=fast,
+            sources=sources,
+            metrics=metrics,
+            warnings=warnings,
+            text=text,
+            _meaning=Meaning(resolved, (rules, sets, ports, targets)),
         )
 
     def policy(self, sets: Mapping[str, NamedSet]) -> PolicySettings:
@@ -351,6 +356,20 @@ class _Reader(SetTables, SinkTables):
             self.choice(("gateway", "on_exit"), ("keep", "detach"), "keep"),
             self.boolean(("gateway", "coexist"), False),
         )
+
+    def metrics(self) -> MetricsSettings:
+        path = ("metrics", "listen")
+        self.table(("metrics",), ("listen", "rules"))
+        word = self.string(path, "off", 'an address: "127.0.0.1:9464", or "off"')
+        listen = None
+        if word != "off":
+            listen = self.reading(path, lambda: listen_address(word), None)
+        return MetricsSettings(listen, self.boolean(("metrics", "rules"), True))
+
+    def open_metrics(self) -> Diagnostic:
+        message = "metrics tell all who can reach this address about the filter, without a password"
+        hint = 'write "127.0.0.1:9464" where they are read on this machine'
+        return Diagnostic(self.file, *self.at.value(("metrics", "listen")), message, hint)
 
 
 _HANDLERS = (

@@ -18,6 +18,7 @@ __all__ = [
     "choice",
     "duration_ns",
     "likely",
+    "listen_address",
     "number",
     "one_of",
     "port_range",
@@ -162,6 +163,17 @@ def _text(family: int, address: int) -> str:
     if family == 4:
         return socket.inet_ntop(socket.AF_INET, address.to_bytes(4, "big"))
     return socket.inet_ntop(socket.AF_INET6, address.to_bytes(16, "big"))
+
+
+def listen_address(word: str) -> tuple[str, int]:
+    """`ADDRESS:PORT` or `[ADDRESS]:PORT`, where to listen for TCP; canonical address and port."""
+    hint = 'write "127.0.0.1:9464" or "[::1]:9464"'
+    host, colon, port = word.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    found = _address(host[1:-1] if bracketed else host) if colon else None
+    if found is None or bracketed != (found[0] == 6):
+        raise Wrong(f'"{word}" is not an address with a port', hint)
+    return _text(*found), number(port, 0, 65535, "port")
 
 
 def prefix_text(prefix: Prefix) -> str:

@@ -284,18 +284,20 @@ class Map(Handle):
             with suppress(BufferError):  # who broke the rule above keeps the memory
                 mapped.close()
 
-    def array(self) -> NDArray[np.uint8]:
-        """All values of an array map, shape (max_entries, value_bytes)."""
+    def array(self, first: int | None = None) -> NDArray[np.uint8]:
+        """The values of an array map, or the first so many: shape (first, value_bytes)."""
         import numpy as np
 
         info = self.info()
-        out = np.empty((info.max_entries, self.value_bytes), np.uint8)
+        entries = info.max_entries if first is None else first
+        out = np.empty((entries, self.value_bytes), np.uint8)
         err = lib.xg_map_read_array(self.fileno(), len(out), pointer_to(out), out.nbytes)
         checked(err, f"reading map {info.name}")
         return out
 
-    def percpu(self) -> NDArray[np.uint64]:
-        """All values of a per-CPU array of 64-bit numbers, shape (max_entries, cpus, numbers).
+    def percpu(self, first: int | None = None) -> NDArray[np.uint64]:
+        """The values of a per-CPU array of 64-bit numbers, or the first so many: shape
+        (first, cpus, numbers).
 
         Each number is whole, but writers go on meanwhile.
 
@@ -306,7 +308,8 @@ class Map(Handle):
 
         if self.info().type not in _PER_CPU or self.info().value_size % 8:
             raise ValueError(f"map {self.info().name} has no 64-bit numbers for each CPU")
-        return self.array().view(np.uint64).reshape(self.info().max_entries, possible_cpus(), -1)
+        values = self.array(first).view(np.uint64)
+        return values.reshape(len(values), possible_cpus(), self.info().value_size // 8)
 
     def _key(self, key: bytes) -> Any:
         # A key of another length would make the kernel read past it.

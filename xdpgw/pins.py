@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,9 @@ BOOKS = (
     "block_filter",
 )
 """The maps that a new program takes over from the old one."""
+
+LOOKING_TRIES, LOOKING_S = 5, 0.01
+"""Who looks whether some process is in charge holds the lock for a moment, too."""
 
 _PART_BYTES = 1 << 16
 """The manifest is kept in parts: kernel 5.15 has no value of more than 4 MiB."""
@@ -159,7 +163,7 @@ class Instance:
             BusyError: another process is.
         """
         self.create()
-        with _locked(self.path / "run", wait=False) as got:
+        with _locked(self.path / "run", wait=False, tries=LOOKING_TRIES) as got:
             if not got:
                 who = _who(self.path)
                 raise BusyError(
@@ -172,10 +176,13 @@ class Instance:
     @property
     def in_charge(self) -> bool:
         """Whether some process is in charge now; an orphaned filter has none."""
-        if not (self.path / "run").exists():
+        try:
+            with _locked(self.path / "run", wait=False, kind=fcntl.LOCK_SH) as got:
+                return not got
+        except XdpgwError:
+            if (self.path / "run").exists():
+                raise
             return False
-        with _locked(self.path / "run", wait=False) as got:
-            return not got
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -358,21 +365,30 @@ class Instance:
 
 
 @contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+def _locked(path: Path, *, wait: bool, kind: int = fcntl.LOCK_EX, tries: int = 1) -> Iterator[bool]:
     """False: another process has it; or, after a wait, the folder was removed meanwhile."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise XdpgwError(f"cannot open {path}: {error.strerror}", "run it as root") from error
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield not wait or _is_at(fd, path)
+        if wait:
+            fcntl.flock(fd, kind)
+            yield _is_at(fd, path)
+        else:
+            yield any(_try_lock(fd, kind, again=at + 1 < tries) for at in range(tries))
     finally:
         os.close(fd)
+
+
+def _try_lock(fd: int, kind: int, *, again: bool) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if again:
+            time.sleep(LOOKING_S)
+        return False
+    return True
 
 
 def _is_at(fd: int, path: Path) -> bool:

@@ -16,16 +16,17 @@ import msgspec
 from xdpgw import _abi as abi
 from xdpgw import blocks, gateway, rules, stats
 from xdpgw import config as configs
-from xdpgw._abi import Reason, Verdict
 from xdpgw.config import Config
 from xdpgw.errors import XdpgwError
 from xdpgw.events import EventReader, Names, Pump
 from xdpgw.feeds import Feeds, Renewed
 from xdpgw.live_sets import LiveSets
-from xdpgw.pins import Instance, Manifest, notes
+from xdpgw.metrics_endpoint import Endpoint
+from xdpgw.pins import Instance, Manifest
 from xdpgw.render import applied_text
 from xdpgw.session import find_session
-from xdpgw.sink_stats import SinkBoard, read_sinks
+from xdpgw.sink_stats import SinkBoard
+from xdpgw.snapshot import PortState, Snapshot
 from xdpgw.targets import Prepared, Targets, prepare
 
 __all__ = ["rules_of_file", "rules_of_filter", "serve", "status_of"]
@@ -83,12 +84,13 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
         Signals().caught() as signals,
         LiveSets() as live,
         Pump(on_error=note) as pump,
+        Endpoint(note) as metrics,
         gateway.take_charge(
             policy,
             instance,
             session=session,
             live=live,
-            first=partial(pump.change, policy.log.sinks),
+            first=partial(_begin, policy, pump, metrics),
         ) as applied,
         Targets(instance, note) as targets,
         blocks.sweeping(instance, note),
@@ -104,11 +106,18 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
         note(applied_text(applied))
         while not signals.stop:
             feeds.follow(policy)
+            metrics.follow(policy.metrics)
             changed = _pump(policy, instance, signals, note, targets, feeds, live, pump, board)
             if not changed:
                 break
             policy = changed
         _close(pump, board, note)
+
+
+def _begin(policy: Config, pump: Pump, metrics: Endpoint) -> None:
+    """What can fail for want of a file or an address, before anything in the kernel changes."""
+    pump.change(policy.log.sinks)
+    metrics.serve(policy.metrics)
 
 
 def _serve_targets(
@@ -259,52 +268,38 @@ def _put(
     return renewed
 
 
-def status_of(instance: Instance, manifest: Manifest) -> dict[str, Any]:
+def status_of(found: Snapshot) -> dict[str, Any]:
     """All that can be said of a filter, from its pins alone; counters in packets, bytes and
     events."""
-    with instance.books() as books:
-        ports = stats.read_ports(
-            books["counters"], {x: manifest.port_slots[x] for x in manifest.ports}
-        )
-        log = stats.read_log(books["log_counters"])
+    manifest = found.manifest
     return {
         "policy_file": manifest.policy_file,
         "loaded_at_ns": manifest.loaded_at_ns,
         "version": manifest.version,
-        "in_charge": instance.in_charge,
-        "pins": str(instance.path),
+        "in_charge": found.in_charge,
+        "pins": found.pins,
         "on_exit": manifest.on_exit,
-        "ports": [_port_status(instance, manifest, port) for port in ports],
+        "ports": [_port_status(port) for port in found.ports],
         "log": {
             "sources": manifest.log_sources,
-            **asdict(log),
-            "sinks": [msgspec.structs.asdict(sink) for sink in read_sinks(instance)],
+            **asdict(found.log),
+            "sinks": [msgspec.structs.asdict(sink) for sink in found.sinks],
         },
+        "blocks": found.blocks,
     }
 
 
-def _port_status(instance: Instance, manifest: Manifest, port: stats.PortStats) -> dict[str, Any]:
-    at = manifest.ports[port.port]
-    link = instance.link(port.port)
-    attached = False
-    if link is not None:
-        with link:
-            attached = link.info().ifindex == at.ifindex
+def _port_status(port: PortState) -> dict[str, Any]:
     return {
         "port": port.port,
-        "ifindex": at.ifindex,
-        "mode": at.mode,
-        "notes": notes(manifest, port.port),
-        "attached": attached,
-        "received": {"packets": port.received.packets, "bytes": port.received.bytes},
+        "ifindex": port.ifindex,
+        "mode": port.mode,
+        "notes": list(port.notes),
+        "attached": port.attached,
+        "received": asdict(port.stats.received),
         "counters": [
-            {
-                "verdict": Verdict(verdict).text,
-                "reason": Reason(reason).text,
-                "packets": count.packets,
-                "bytes": count.bytes,
-            }
-            for (verdict, reason), count in port.by.items()
+            {"verdict": verdict.text, "reason": reason.text, **asdict(count)}
+            for (verdict, reason), count in port.stats.by.items()
         ],
     }
 

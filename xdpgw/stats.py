@@ -59,7 +59,8 @@ def read_ports(counters: Map, ports: Mapping[str, int]) -> list[PortStats]:
         counters: the map `counters`.
         ports: slot of each port.
     """
-    table = counters.percpu().sum(axis=1)
+    slots = max(ports.values(), default=-1) + 1
+    table = counters.percpu(slots * abi.VERDICT_COUNT * abi.REASON_COUNT).sum(axis=1)
     out = []
     for name, slot in ports.items():
         by = {}
@@ -80,8 +81,8 @@ def read_rules(rule_counters: Map, rules: Mapping[str, int]) -> dict[str, Counte
         rule_counters: the map `rule_counters`.
         rules: slot of each rule.
     """
-    table = rule_counters.percpu().sum(axis=1)
-    return {name: Counter(int(table[slot][0]), int(table[slot][1])) for name, slot in rules.items()}
+    totals = rule_counters.percpu(max(rules.values(), default=-1) + 1).sum(axis=1).tolist()
+    return {name: Counter(*totals[slot]) for name, slot in rules.items()}
 
 
 def read_log(log_counters: Map) -> LogStats:

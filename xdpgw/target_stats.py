@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from xdpgw import _abi as abi
@@ -11,7 +12,7 @@ from xdpgw._abi import Handler
 if TYPE_CHECKING:
     from xdpgw.pins import Instance, Manifest
 
-__all__ = ["targets_of"]
+__all__ = ["COUNTERS", "read_sockets", "targets_of", "unserved"]
 
 FRESH_S = 2.0
 """Counters are published five times a second; older ones are of a process that died."""
@@ -39,20 +40,34 @@ def targets_of(instance: Instance, manifest: Manifest) -> dict[str, Any]:
         second between the last two publications (None where there is one only), ring levels and
         sizes in descriptors; and `unserved`, targets of the policy that no socket serves.
     """
-    rows = _read(instance)
-    if rows and instance.in_charge:
+    in_charge = instance.in_charge
+    rows = _read(instance) if in_charge else []
+    if rows:
         rows = _with_rates(instance, rows)
-    elif rows:
-        rows = []
-    port_names = {slot: name for name, slot in manifest.port_slots.items()}
-    target_names = {slot: name for name, slot in manifest.target_slots.items()}
-    sockets = [_described(row, port_names, target_names) for row in rows]
-    served = {x["target"] for x in sockets if x["alive"]}
+    sockets = _sockets(rows, manifest)
     return {
-        "in_charge": instance.in_charge,
+        "in_charge": in_charge,
         "sockets": sockets,
-        "unserved": [name for name in manifest.target_slots if name not in served],
+        "unserved": unserved(sockets, manifest),
     }
+
+
+def read_sockets(instance: Instance, manifest: Manifest) -> list[dict[str, Any]]:
+    """The `sockets` of `targets_of` as they are now, without rates, of a filter that a process is
+    in charge of."""
+    return _sockets(_read(instance), manifest)
+
+
+def unserved(sockets: Iterable[Mapping[str, Any]], manifest: Manifest) -> list[str]:
+    """Targets of the policy that none of these sockets serves."""
+    served = {x["target"] for x in sockets if x["alive"]}
+    return [name for name in manifest.target_slots if name not in served]
+
+
+def _sockets(rows: Iterable[dict[str, Any]], manifest: Manifest) -> list[dict[str, Any]]:
+    ports = {slot: name for name, slot in manifest.port_slots.items()}
+    targets = {slot: name for name, slot in manifest.target_slots.items()}
+    return [_described(row, ports, targets) for row in rows]
 
 
 def _read(instance: Instance) -> list[dict[str, Any]]:
@@ -99,5 +114,6 @@ def _described(
         "statistics": {name: row[name] for name in STATISTICS},
         "rings": {name: {"level": row[name], "size": row[f"{name}_size"]} for name in RINGS},
         "chunks_free": row["chunks_free"],
+        "ts_ns": row["ts_ns"],
         "age_s": (time.monotonic_ns() - row["ts_ns"]) / 1e9,
     }

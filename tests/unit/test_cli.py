@@ -130,7 +130,16 @@ def test_every_command_has_help_and_the_ones_that_act_an_example(
 
 
 def test_help_imports_nothing_heavy() -> None:
-    heavy = ("numpy", "scapy", "pyroute2", "lark", "rich", "xdpgw._native")
+    heavy = (
+        "numpy",
+        "scapy",
+        "pyroute2",
+        "lark",
+        "rich",
+        "textual",
+        "prometheus_client",
+        "xdpgw._native",
+    )
     code = f"""
 import sys
 from xdpgw.cli import main
