@@ -17,6 +17,8 @@
  *   struct xg_event    program -> control, through the ring buffer, or as the answer of `explain`
  *   struct xg_snoop    control -> the program of `xdpgw snoop openat`, once, before load
  *   struct xg_open     that program -> control, through a ring buffer of its own
+ *   struct xg_judged   program -> the program of a capture
+ *   struct xg_wanted   control -> the program of a capture, once, before load
  *   struct xg_socket_stats   the process that serves AF_XDP targets -> whoever asks, a row a socket
  *
  * Rules of the house: fixed-width members only, ordered so that no padding arises, every byte written
@@ -65,6 +67,9 @@ enum xg_limits {
 	XG_TALKER_LUCKY = 128,
 	XG_TALKER_KEEP =
 		1024, /* units that a source is kept for each doubling of its packets: 69 s */
+	XG_CAPTURE_BYTES =
+		65535, /* of one frame that a capture keeps; bpf_xdp_load_bytes() gives no more */
+	XG_CAPTURE_OLD_BYTES = 4096, /* the same on kernels before 5.18 */
 	XG_MANIFEST_VERSION = 4, /* of what is pinned: a change of a pinned map raises it */
 	XG_EVENT_RING_BYTES =
 		8388608, /* about 100,000 events; a power of two, a multiple of the page */
@@ -112,6 +117,13 @@ enum xg_limits {
 	X(WRITTEN, written, "calls put into the ring buffer") \
 	X(LOST, lost, "calls for which a table or the ring buffer had no room") \
 	X(UNREAD, unread, "calls told without their path, as it could not be read")
+
+/* The books of a capture, per CPU. Always: seen = captured + lost + limited. */
+#define XG_CAPTURE_COUNTERS(X) \
+	X(SEEN, seen, "frames that it asks for") \
+	X(CAPTURED, captured, "frames put into its ring buffer") \
+	X(LOST, lost, "frames for which its ring buffer had no room") \
+	X(LIMITED, limited, "frames held back by its rate")
 
 /* Who takes the frames of an AF_XDP target. */
 #define XG_HANDLERS(X) \
@@ -170,6 +182,9 @@ enum xg_log_counter { XG_LOG_COUNTERS(XG_ENUM_LOG) XG_LOG_COUNT };
 
 #define XG_ENUM_OPEN(NAME, name, doc) XG_OPEN_##NAME,
 enum xg_open_counter { XG_OPEN_COUNTERS(XG_ENUM_OPEN) XG_OPEN_COUNT };
+
+#define XG_ENUM_CAPTURE(NAME, name, doc) XG_CAPTURE_##NAME,
+enum xg_capture_counter { XG_CAPTURE_COUNTERS(XG_ENUM_CAPTURE) XG_CAPTURE_COUNT };
 
 /* Not XG_HANDLER_: the row COUNT is no sentinel. */
 #define XG_ENUM_HANDLE(NAME, name, doc) XG_HANDLE_##NAME,
@@ -307,6 +322,8 @@ struct xg_config {
 	__u8 limits; /* some rule has the action limit */
 	__u8 allow; /* the table of sources that no block covers is not empty */
 	__u8 dense; /* up to XG_DENSE_WORDS words: each row is a line of them, without summaries */
+	__u8 capture; /* frames may be shown to a capture: the kernel can call its program */
+	__u8 zero[7];
 };
 
 /* A cache line, of which everything is built that a lookup walks. */
@@ -545,6 +562,29 @@ struct xg_open {
 	__u16 path_bytes; /* without '\0' */
 	__u8 comm[XG_COMM_BYTES]; /* of the thread */
 	__u8 path[XG_PATH_BYTES]; /* '\0' behind it, as far as the end */
+};
+
+/* What was decided about the packet at hand, for the program of a capture. */
+struct xg_judged {
+	__u16 rule; /* slot of the rule that decided, XG_NO_RULE */
+	__u8 verdict; /* enum xg_verdict */
+	__u8 reason; /* enum xg_reason */
+};
+
+/* Which frames a capture asks for, beside those that match its rule, and how much of them. */
+struct xg_wanted {
+	struct xg_rate rate;
+	__u64 count; /* no more than so many, 0: no end */
+	__u32 verdicts; /* a bit each */
+	__u32 reasons; /* a bit each */
+	__u32 rule; /* slot, XG_NO_RULE: any and none */
+	__u32 snaplen; /* bytes of a frame, up to XG_CAPTURE_BYTES */
+};
+
+/* What all CPUs of a capture share. */
+struct xg_capture_tally {
+	__u64 arrival_ns; /* theoretical arrival time of its rate */
+	__u64 taken; /* frames, where there is a count */
 };
 
 /*

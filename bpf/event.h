@@ -16,6 +16,7 @@
 
 #include "count.h"
 #include "match.h"
+#include "rate.h"
 
 /* Steps of the coarse clock are ticks (1 to 10 ms); it costs half of the exact one. */
 #define now_coarse_ns() bpf_ktime_get_coarse_ns()
@@ -70,11 +71,6 @@ static __always_inline void write_event(struct xg_event *event, struct xdp_md *c
 	event->zero[1] = 0;
 }
 
-/*
- * GCRA: the bucket holds the time at which the next event would be due at exactly the rate. Three tries
- * against another CPU; who loses all of them is over the rate (two CPUs on one bucket stayed within 4 % of
- * the rate so, while ignoring a lost race let 1.6 times the rate through).
- */
 static __always_inline bool within_rate(__u32 bucket, const struct xg_rate *rate, __u64 now)
 {
 	__u64 *arrival;
@@ -82,18 +78,7 @@ static __always_inline bool within_rate(__u32 bucket, const struct xg_rate *rate
 	if (!rate->interval_ns)
 		return true;
 	arrival = bpf_map_lookup_elem(&log_buckets, &bucket);
-	if (!arrival)
-		return false;
-	for (int i = 0; i < 3; i++) {
-		__u64 seen = *(volatile __u64 *)arrival;
-		__u64 start = seen > now ? seen : now;
-
-		if (start - now > rate->burst_ns)
-			return false;
-		if (__sync_val_compare_and_swap(arrival, seen, start + rate->interval_ns) == seen)
-			return true;
-	}
-	return false;
+	return arrival && take_turn(arrival, rate, now);
 }
 
 /*

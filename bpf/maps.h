@@ -30,6 +30,7 @@ const volatile union {
 	enum xg_kind kind;
 	enum xg_frag frag;
 	enum xg_log_counter log_counter;
+	enum xg_capture_counter capture_counter;
 	enum xg_log_sources log_sources;
 	enum xg_fragments fragments;
 	enum xg_has has;
@@ -44,6 +45,8 @@ const volatile union {
 	struct xg_index index;
 	struct xg_path path;
 	struct xg_row row;
+	struct xg_wanted wanted;
+	struct xg_capture_tally capture_tally;
 } abi_types = {};
 
 /* Set before load; frozen, so that the verifier takes each member for a constant. */
@@ -227,6 +230,21 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } xsks SEC(".maps");
+
+/* To the program of a capture, while there is one; a port has its own. See capture.h, as for the next. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} captures SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xg_judged);
+} judgements SEC(".maps");
 
 /* The answer to `explain`. Its value type also puts struct xg_event into the object's BTF. */
 struct {

@@ -13,6 +13,7 @@
 #include "verdict.h"
 #include "event.h"
 #include "talker.h"
+#include "capture.h"
 
 static __always_inline enum xdp_action filter(struct xdp_md *ctx)
 {
@@ -31,6 +32,7 @@ static __always_inline enum xdp_action filter(struct xdp_md *ctx)
 		explain_packet(ctx, &pkt, &judged);
 	else
 		log_packet(ctx, &pkt, &judged);
+	show(ctx, &judged);
 	return act(&judged);
 }
 

@@ -285,6 +285,15 @@ int xg_prog_info(int fd, struct xg_prog_info *out)
 	return 0;
 }
 
+int xg_prog_map_ids(int prog_fd, uint32_t *ids, uint32_t max)
+{
+	struct bpf_prog_info info = { .nr_map_ids = max, .map_ids = (__u64)(uintptr_t)ids };
+	__u32 len = sizeof(info);
+	int err = bpf_obj_get_info_by_fd(prog_fd, &info, &len);
+
+	return err ? err : (int)info.nr_map_ids;
+}
+
 int xg_prog_test_run(int prog_fd, const void *frame, uint32_t len_bytes, uint32_t repeat, void *out,
 		     uint32_t *out_len, uint32_t *retval, uint32_t *duration_ns)
 {

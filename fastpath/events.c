@@ -31,6 +31,7 @@
 
 #include <linux/bpf.h>
 
+#include "pcapng.h"
 #include "xg.h"
 
 /* struct bpf_ringbuf_hdr of the kernel: u32 len, u32 pg_off. */
@@ -42,6 +43,13 @@
  * Longer: who looks on sees the delay, and the ring must hold what comes meanwhile (100,000 events).
  */
 #define GATHER_NS 1000000L
+
+/* Verdict, reason and the longest name of a rule. */
+#define COMMENT_BYTES 128
+
+#define XG_TEXT(NAME, name, doc) #name,
+static const char *const verdict_texts[] = { XG_VERDICTS(XG_TEXT) };
+static const char *const reason_texts[] = { XG_REASONS(XG_TEXT) };
 
 /* The kernel's counters are unsigned long, lock-free wherever it runs. */
 _Static_assert(sizeof(_Atomic unsigned long) == sizeof(unsigned long), "not the kernel's counter");
@@ -121,44 +129,153 @@ static unsigned long room_of(uint32_t len)
 	return ((unsigned long)len + HEADER_BYTES + 7) & ~7UL;
 }
 
+/* A part of the ring that is being read: from the next record to what was there when it was begun. */
+struct reading {
+	unsigned long start;
+	unsigned long at;
+	unsigned long end;
+};
+
+static struct reading begin_reading(const struct xg_events *events)
+{
+	/* Read anew each time: whoever held the ring before us has left it where it left it. */
+	unsigned long at = atomic_load_explicit(events->consumer, memory_order_relaxed);
+
+	return (struct reading){
+		.start = at,
+		.at = at,
+		.end = atomic_load_explicit(events->producer, memory_order_acquire),
+	};
+}
+
+/* The next record that counts, or NULL: there is none, or the program has not finished it. */
+static const uint8_t *next_record(struct xg_events *events, struct reading *reading, uint32_t *len)
+{
+	while (reading->at != reading->end) {
+		const uint8_t *record = events->data + (reading->at & events->mask);
+		uint32_t header = atomic_load_explicit((const _Atomic uint32_t *)record,
+						       memory_order_acquire);
+
+		*len = header & ~(BPF_RINGBUF_BUSY_BIT | BPF_RINGBUF_DISCARD_BIT);
+		if (header & BPF_RINGBUF_BUSY_BIT)
+			return NULL;
+		if (room_of(*len) > reading->end - reading->at) {
+			/* A second reader moved the position into a record: go on behind it all. */
+			events->stats.malformed++;
+			reading->at = reading->end;
+			return NULL;
+		}
+		reading->at += room_of(*len);
+		if (!(header & BPF_RINGBUF_DISCARD_BIT))
+			return record + HEADER_BYTES;
+		events->stats.discarded++;
+	}
+	return NULL;
+}
+
+/* Gives back what was read. Once a batch: the line is the producers', and each store takes it away from them. */
+static void end_reading(struct xg_events *events, const struct reading *reading, uint32_t n)
+{
+	if (reading->at != reading->start)
+		atomic_store_explicit(events->consumer, reading->at, memory_order_release);
+	events->stats.events += n;
+}
+
 int xg_events_drain(struct xg_events *events, void *out, uint32_t max)
 {
 	const size_t wanted = events->record_bytes;
+	struct reading reading = begin_reading(events);
+	const uint8_t *record;
 	uint8_t *to = out;
-	/* Read anew each time: whoever held the ring before us has left it where it left it. */
-	unsigned long at = atomic_load_explicit(events->consumer, memory_order_relaxed);
-	unsigned long end = atomic_load_explicit(events->producer, memory_order_acquire);
-	unsigned long start = at;
-	uint32_t n = 0;
+	uint32_t n = 0, len;
 
 	if (max > INT_MAX)
 		max = INT_MAX;
-	while (at != end && n < max) {
-		const uint8_t *record = events->data + (at & events->mask);
-		uint32_t header = atomic_load_explicit((const _Atomic uint32_t *)record,
-						       memory_order_acquire);
-		uint32_t len = header & ~(BPF_RINGBUF_BUSY_BIT | BPF_RINGBUF_DISCARD_BIT);
-
-		if (header & BPF_RINGBUF_BUSY_BIT)
-			break;
-		if (room_of(len) > end - at) {
-			/* A second reader moved the position into a record: go on behind it all. */
-			events->stats.malformed++;
-			at = end;
-			break;
-		}
-		at += room_of(len);
-		if (header & BPF_RINGBUF_DISCARD_BIT)
-			events->stats.discarded++;
-		else if (len != wanted)
-			events->stats.malformed++;
+	while (n < max && (record = next_record(events, &reading, &len))) {
+		if (len == wanted)
+			memcpy(to + n++ * wanted, record, wanted);
 		else
-			memcpy(to + n++ * wanted, record + HEADER_BYTES, wanted);
+			events->stats.malformed++;
 	}
-	/* Once a batch: the line is the producers', and each store takes it away from them. */
-	if (at != start)
-		atomic_store_explicit(events->consumer, at, memory_order_release);
-	events->stats.events += n;
+	end_reading(events, &reading, n);
+	return (int)n;
+}
+
+static char *put_word(char *out, const char *end, const char *word)
+{
+	size_t len = strlen(word);
+
+	if (len > (size_t)(end - out))
+		return out;
+	memcpy(out, word, len);
+	return out + len;
+}
+
+/* "drop rule bad" */
+static void comment_of(const struct xg_event *event, const struct xg_names *names, char *out,
+		       size_t room)
+{
+	const char *end = out + room - 1;
+	const char *rule = event->rule < names->n_rules ? names->rules[event->rule] : NULL;
+
+	if (event->verdict < XG_VERDICT_COUNT)
+		out = put_word(out, end, verdict_texts[event->verdict]);
+	out = put_word(out, end, " ");
+	if (event->reason < XG_REASON_COUNT)
+		out = put_word(out, end, reason_texts[event->reason]);
+	if (rule) {
+		out = put_word(out, end, " ");
+		out = put_word(out, end, rule);
+	}
+	*out = '\0';
+}
+
+static void put_record(struct xg_capture *capture, const uint8_t *record, uint32_t len,
+		       const struct xg_names *names, int64_t realtime_offset_ns)
+{
+	char comment[COMMENT_BYTES];
+	struct pcapng_packet packet;
+	struct xg_event event;
+	uint8_t *at;
+
+	memcpy(&event, record, sizeof(event));
+	comment_of(&event, names, comment, sizeof(comment));
+	packet = (struct pcapng_packet){
+		.ts_ns = event.ts_ns + (uint64_t)realtime_offset_ns,
+		.port = event.port,
+		.queue = event.queue,
+		.length = event.len_bytes,
+		.kept = pcapng_keeps(capture, len - (uint32_t)sizeof(event)),
+		.comment = comment,
+	};
+	at = pcapng_begin(capture, &packet);
+	memcpy(at, record + sizeof(event), packet.kept);
+	pcapng_end(capture, &packet, at + packet.kept);
+}
+
+int xg_events_capture(struct xg_events *events, struct xg_capture *capture,
+		      const struct xg_names *names, int64_t realtime_offset_ns, uint32_t max)
+{
+	struct reading reading = begin_reading(events);
+	const uint8_t *record;
+	uint32_t n = 0, len;
+
+	if (max > INT_MAX)
+		max = INT_MAX;
+	pcapng_lock(capture);
+	while (n < max && (record = next_record(events, &reading, &len))) {
+		if (len < sizeof(struct xg_event)) {
+			events->stats.malformed++;
+			continue;
+		}
+		put_record(capture, record, len, names, realtime_offset_ns);
+		n++;
+	}
+	/* Room for the program first: the write may have to wait for a disk, or for who reads a pipe. */
+	end_reading(events, &reading, n);
+	if (n < max)
+		pcapng_write(capture);
+	pcapng_unlock(capture);
 	return (int)n;
 }
 

@@ -189,6 +189,9 @@ struct xg_prog_info {
 XG_MUST_CHECK int xg_prog_fd_by_id(uint32_t id, int *out_fd);
 XG_MUST_CHECK int xg_prog_info(int fd, struct xg_prog_info *out);
 
+/* Ids of the maps that the program uses, at most max of them. Returns how many it uses. */
+XG_MUST_CHECK int xg_prog_map_ids(int prog_fd, uint32_t *ids, uint32_t max);
+
 /*
  * BPF_PROG_TEST_RUN: runs the program on a copy of the frame (14 bytes at least, -EINVAL) on this
  * CPU; it redirects and sends nothing. *out_len: room in `out` before (out NULL: 0), length of the
@@ -276,12 +279,15 @@ XG_MUST_CHECK int xg_is_bpffs(const char *path);
 /* ---- Events: the consumer's end of a BPF_MAP_TYPE_RINGBUF ----------------------------------- */
 
 struct xg_events;
+struct xg_capture; /* xg_xsk.h */
+struct xg_names; /* below */
 
 /* What the reader met since it opened. It only grows. */
 struct xg_events_stats {
 	uint64_t events; /* handed out */
 	uint64_t discarded; /* given up by the program after reserve */
-	uint64_t malformed; /* of another size than the reader's records: skipped */
+	uint64_t
+		malformed; /* of another size than the reader's records; with frames, smaller: skipped */
 };
 
 /*
@@ -297,6 +303,16 @@ XG_MUST_CHECK int xg_events_open(int map_fd, uint32_t record_bytes, struct xg_ev
  * finished.
  */
 XG_MUST_CHECK int xg_events_drain(struct xg_events *events, void *out, uint32_t max);
+
+/*
+ * Moves up to max records of a capture from the ring into its file: each is struct xg_event and behind
+ * it the first bytes of the frame. A frame's comment is its verdict, reason and rule; its port is
+ * interface `port` of the file. Writes what waits when the ring is empty. Returns how many; of what
+ * could not be written the file's counters know. realtime_offset_ns: CLOCK_REALTIME - CLOCK_MONOTONIC.
+ */
+XG_MUST_CHECK int xg_events_capture(struct xg_events *events, struct xg_capture *capture,
+				    const struct xg_names *names, int64_t realtime_offset_ns,
+				    uint32_t max);
 
 /*
  * Sleeps until there is a record: 1, or timeout_ms went by (-1: never): 0. -EINTR: a signal came.

@@ -272,11 +272,12 @@ XG_MUST_CHECK int xg_xsk_flush(struct xg_xsk *xsk, int timeout_ms);
 
 /* ---- Handlers and workers -------------------------------------------------------------------- */
 
-/* A pcapng file that workers share; see handlers/capture.c. */
+/* A pcapng file that threads share; see pcapng.c. */
 struct xg_capture;
 
 struct xg_capture_opts {
-	const char *path;
+	const char *path; /* NULL: to fd, which becomes the capture's own */
+	int32_t fd;
 	uint32_t snaplen; /* bytes of a frame that are kept */
 	uint32_t keep; /* old files: path.1 is the youngest */
 	uint64_t max_bytes; /* a file over it is rotated; 0: never */
@@ -292,7 +293,7 @@ struct xg_capture_counters {
 	uint32_t zero;
 };
 
-/* Opens the file, and rotates one that is there. -errno of open(2). */
+/* Opens the file, and rotates one that is there. -errno of open(2), or of write(2) to fd. */
 XG_MUST_CHECK int xg_capture_open(const struct xg_capture_opts *opts, struct xg_capture **out);
 /* Locked: workers and control may call it. */
 void xg_capture_counters(struct xg_capture *capture, struct xg_capture_counters *out);

@@ -12,6 +12,7 @@ import click
 
 from xdpgw import __version__
 from xdpgw.cli_blocks import block, blocks, unblock
+from xdpgw.cli_capture import capture, trace
 from xdpgw.cli_generate import generate as generate_command
 from xdpgw.cli_json import as_json_option, in_force, note, print_json, snapshot
 from xdpgw.cli_log import log as log_command
@@ -351,6 +352,8 @@ cli.add_command(sources)
 cli.add_command(log_command)
 cli.add_command(top)
 cli.add_command(metrics)
+cli.add_command(capture)
+cli.add_command(trace)
 cli.add_command(generate_command)
 cli.add_command(snoop)
 

@@ -135,6 +135,7 @@ class Image:
         session: Session | None = None,
         explain: bool = False,
         multi_buffer: bool = False,
+        capture: bool = False,
         tick_ns: int = 4_000_000,
         talker_sets: int = 0,
         talker_seed: int = 0,
@@ -146,6 +147,7 @@ class Image:
             session: the SSH session that the guard lets through.
             explain: write what was found to the map `explained` instead of logging.
             multi_buffer: a frame may lie in several buffers (kernel 5.18).
+            capture: frames may be shown to a capture (`xdpgw.capture`).
             tick_ns: of the kernel that the program is for (`facts.tick_ns`).
             talker_sets: of the map `talkers`, on each CPU (`talkers.sets_for`); 0 where sources are
                 not counted.
@@ -169,6 +171,7 @@ class Image:
         cfg.log_sources = abi.LogSources[log.sources.upper()]
         cfg.explain = explain
         cfg.multi_buffer = multi_buffer
+        cfg.capture = capture
         cfg.af_xdp = any(rule.action.kind == "af_xdp" for rule in self.ruleset.rules)
         limits = limits_in(self.ruleset.rules)
         cfg.limits = bool(limits)

@@ -7,6 +7,7 @@ whatever a sink does: a slow one loses events, counted, and holds up nobody.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xdpgw.config import SinkSettings
+    from xdpgw.pcapng import PcapngFile
     from xdpgw.sink_stats import SinkStats
 
 __all__ = [
@@ -212,6 +214,24 @@ class EventReader:
         out = pointer_to(self._out, "void *")
         n = lib.xg_events_take(self._handle(), out, len(self._out), timeout_ms)
         return self._out[: checked(n, "draining events")]
+
+    def capture(self, file: PcapngFile, names: Names, most: int) -> int:
+        """Move records of a capture (`tap.Tap`), each with a frame, to a file; never waits.
+
+        Returns:
+            how many, `most` at most.
+        """
+        n = lib.xg_events_capture(
+            self._handle(), file.handle, names.native, realtime_offset_ns(), most
+        )
+        return checked(n, "moving frames into a file")
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Whether there is a record, after that long at most. A signal ends the wait."""
+        ready = lib.xg_events_wait(self._handle(), timeout_ms)
+        if ready < 0 and ready != -errno.EINTR:
+            checked(ready, "waiting for events")
+        return bool(ready > 0)
 
     def batches(self, timeout_ms: int = 100) -> Iterator[NDArray[np.void]]:
         """`drain` for ever: an empty one now and then, so that a loop can look around and end."""

@@ -195,7 +195,7 @@ def _apply(
             for port, was in old.items():
                 program = loaded.programs[port]
                 attached[port] = Attached(was.ifindex, was.mode, program.info().id, was.note)
-            manifest = _manifest(image, attached, counted)
+            manifest = _manifest(image, attached, counted, loaded.shows)
             undo.callback(instance.withdraw)
             anew = {name: loaded.maps[name] for name in books if name not in kept}
             instance.announce(manifest, anew)
@@ -333,7 +333,9 @@ def _names(manifest: Manifest | None) -> Names:
     )
 
 
-def _manifest(image: Image, ports: Mapping[str, Attached], counted: Counted | None) -> Manifest:
+def _manifest(
+    image: Image, ports: Mapping[str, Attached], counted: Counted | None, shows: bool
+) -> Manifest:
     config, names = image.ruleset.config, image.names
     return Manifest(
         version=__version__,
@@ -353,6 +355,7 @@ def _manifest(image: Image, ports: Mapping[str, Attached], counted: Counted | No
         allow=config.policy.allow,
         counted=counted,
         geoip=tuple(os.path.abspath(path) for path in config.sources.geoip),
+        shows=shows,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from xdpgw._native import ffi, lib
 
-__all__ = ["Holder", "holder_of"]
+__all__ = ["Holder", "holder_of", "processes_with"]
 
 _MODES = {1: "native", 2: "generic", 3: "offloaded", 4: "several modes"}  # XDP_ATTACHED_*
 _LINK_TYPE_XDP = 6  # BPF_LINK_TYPE_XDP
@@ -67,7 +67,7 @@ def holder_of(ifindex: int) -> Holder | None:
         _prog_name(prog_id),
         _MODES.get(int(query.attach_mode), "unknown"),
         _link_id(ifindex, prog_id),
-        _processes(prog_id),
+        processes_with(prog_id),
     )
 
 
@@ -103,7 +103,8 @@ def _link_id(ifindex: int, prog_id: int) -> int | None:
     return None
 
 
-def _processes(prog_id: int) -> tuple[tuple[int, str], ...]:
+def processes_with(prog_id: int) -> tuple[tuple[int, str], ...]:
+    """(pid, command) of those that hold a program or its link open; other users' only for root."""
     wanted = re.compile(rf"^prog_id:\t{prog_id}$", re.MULTILINE)
     found = []
     for pid in sorted(int(x) for x in os.listdir("/proc") if x.isdigit()):

@@ -17,7 +17,7 @@ from xdpgw import _abi as abi
 from xdpgw import btf
 from xdpgw._abi import Dim
 from xdpgw.compile import Image, Session
-from xdpgw.errors import KernelError, UnsupportedError, XdpgwError
+from xdpgw.errors import KernelError, UnsupportedError, VerifierError, XdpgwError
 from xdpgw.facts import single_buffer_mtu, tick_ns
 from xdpgw.kernel import XDP_HAS_FRAGS, BpfObject, Map, Program, possible_cpus
 from xdpgw.talkers import sets_for
@@ -27,11 +27,20 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["DATAPATH", "Loaded", "artifact", "entries_of", "load"]
+__all__ = ["CAPTURE", "DATAPATH", "Loaded", "artifact", "entries_of", "fill", "load"]
 
 DATAPATH = "xdpgw.bpf.o"
-REQUIRED = {DATAPATH: btf.REQUIRED, "openat.bpf.o": ("snoop", "open")}
+CAPTURE = "capture.bpf.o"
+REQUIRED = {
+    DATAPATH: btf.REQUIRED,
+    CAPTURE: btf.REQUIRED,
+    "openat.bpf.o": ("snoop", "open"),
+}
 """The structs of bpf/abi.h that objects must describe."""
+
+_OF_A_PORT = "captures"
+"""The map that programs do not share: programs with and without frames of several buffers do not go
+into one."""
 
 _MACS = (Dim.MAC_SRC, Dim.MAC_DST)
 """The dimensions that have a map of their own; its name is theirs."""
@@ -74,8 +83,11 @@ class Loaded:
         programs: Mapping[str | None, Program],
         maps: Mapping[str, Map],
         owner: ExitStack,
+        shows: bool = False,
     ) -> None:
         self.image = image
+        self.shows = shows
+        """Whether its programs show frames to a capture."""
         self.programs = programs
         self.maps = maps
         self._owner = owner
@@ -123,6 +135,32 @@ def load(
         UnsupportedError: a kernel before 5.18, and a port of `jumbo`.
         PrivilegeError, VerifierError, KernelError: as the kernel says.
     """
+
+    def attempt(capture: bool) -> Loaded:
+        return _load(
+            image, ports, books, session, explain, multi_buffer, jumbo, talker_seed, capture
+        )
+
+    try:
+        return attempt(capture=not explain)
+    except VerifierError as error:
+        # Without a JIT, and on arm64 before 6.0, a program with functions may not call another one.
+        if explain or "tail_call" not in error.log:
+            raise
+        return attempt(capture=False)
+
+
+def _load(
+    image: Image,
+    ports: Sequence[str | None],
+    books: Mapping[str, Map] | None,
+    session: Session | None,
+    explain: bool,
+    multi_buffer: bool,
+    jumbo: Collection[str],
+    talker_seed: int,
+    capture: bool,
+) -> Loaded:
     elf = artifact(DATAPATH)
     entries = entries_of(image)
     sets = 0 if explain else sets_for(image.ruleset.config.sources)
@@ -140,6 +178,7 @@ def load(
                 session=session,
                 explain=explain,
                 multi_buffer=multi_buffer or frags,
+                capture=capture,
                 tick_ns=tick_ns(),
                 talker_sets=sets,
                 talker_seed=talker_seed,
@@ -153,10 +192,10 @@ def load(
                 )
             if not programs:
                 with _told_of_size(image):
-                    _fill(image, obj)
-                shared = {name: obj.map(name) for name in obj.map_names()}
+                    fill(image, obj)
+                shared = {name: obj.map(name) for name in obj.map_names() if name != _OF_A_PORT}
             programs[port] = obj.program("xdpgw")
-        return Loaded(image, programs, shared, undo.pop_all())
+        return Loaded(image, programs, shared, undo.pop_all(), shows=capture)
 
 
 def entries_of(image: Image) -> dict[str, int]:
@@ -205,7 +244,8 @@ def _told_of_size(image: Image) -> Iterator[None]:
         ) from error
 
 
-def _fill(image: Image, obj: BpfObject) -> None:
+def fill(image: Image, obj: BpfObject) -> None:
+    """Write an image into the maps of a loaded object."""
     import numpy as np
 
     with obj.map("lines").memory() as lines:

@@ -110,6 +110,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """None: sources are not counted."""
     geoip: tuple[str, ...] = ()
     """Databases that know where sources are."""
+    shows: bool = False
+    """Its programs show frames to a capture."""
     abi: int = abi.MANIFEST_VERSION
 
 

@@ -84,6 +84,13 @@ class Program(Handle):
             run_count=raw.run_count,
         )
 
+    def map_ids(self) -> list[int]:
+        """The kernel's numbers for the maps that the program uses."""
+        room = 256
+        ids = ffi.new("uint32_t[]", room)
+        n = lib.xg_prog_map_ids(self.fileno(), ids, room)
+        return list(ids[0 : min(checked(n, "reading which maps a program uses"), room)])
+
     def test_run(self, frame: bytes, repeat: int = 1) -> TestRun:
         """Run the program on a copy of one frame; it sends and redirects nothing.
 

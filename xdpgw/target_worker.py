@@ -25,6 +25,7 @@ from xdpgw.fast_errors import Wanted
 from xdpgw.fast_open import MODES, open_xsk
 from xdpgw.fast_umem import plan_umem
 from xdpgw.kernel import Map
+from xdpgw.pcapng import PcapngFile
 from xdpgw.pins import Manifest, xsk_key
 from xdpgw.python_handler import PythonHandler
 from xdpgw.target_plan import BURST_CHUNKS, SocketPlan, WorkerPlan
@@ -66,7 +67,7 @@ class Worker:
     # Opening, on the main thread.
 
     def open(
-        self, captures: Mapping[str, Any], functions: Mapping[str, Callable[..., object]]
+        self, captures: Mapping[str, PcapngFile], functions: Mapping[str, Callable[..., object]]
     ) -> None:
         """Make the UMEM and the sockets.
 
@@ -118,7 +119,7 @@ class Worker:
     def _add(
         self,
         at: Socket,
-        captures: Mapping[str, Any],
+        captures: Mapping[str, PcapngFile],
         functions: Mapping[str, Callable[..., object]],
     ) -> None:
         target = self._target(at)
@@ -128,7 +129,7 @@ class Worker:
         if at.plan.to is not None:
             opts.to = self.sockets[at.plan.to].xsk
         if target.kind == "capture":
-            opts.capture = captures[target.name]
+            opts.capture = captures[target.name].handle
         if target.kind == "python":
             handler = PythonHandler(functions[target.name], target.name, at.plan, self._note)
             self._keep.append(handler)

@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xdpgw import _abi as abi
-from xdpgw._native import ffi, lib
 from xdpgw.config import Config
 from xdpgw.errors import FastpathError
 from xdpgw.facts import receive_queues
 from xdpgw.kernel import Map
+from xdpgw.pcapng import PcapngFile
 from xdpgw.python_handler import load_handlers
 from xdpgw.rules import resolve
 from xdpgw.target_plan import WorkerPlan, plan_targets
@@ -70,7 +70,7 @@ class Targets:
         self._instance = instance
         self._note = note
         self._workers: list[Worker] = []
-        self._captures: dict[str, Any] = {}
+        self._captures: dict[str, PcapngFile] = {}
         self._stack = ExitStack()
         self._table: Map | None = None
         self._served: object = None
@@ -140,17 +140,16 @@ class Targets:
         self._tell_captures()
 
     def _tell_captures(self) -> None:
-        counters = ffi.new("struct xg_capture_counters *")
         for name, capture in self._captures.items():
-            lib.xg_capture_counters(capture, counters)
-            if counters.error != self._told.get(name, 0):
-                self._told[name] = counters.error
+            written = capture.written
+            if written.errno != self._told.get(name, 0):
+                self._told[name] = written.errno
                 self._note(
                     f"target {name}: the capture goes on"
-                    if not counters.error
+                    if not written.errno
                     else f"target {name}: cannot write the capture: "
-                    f"{os.strerror(-counters.error)}; frames are lost to it until that ends, "
-                    f"{counters.lost} so far"
+                    f"{os.strerror(written.errno)}; frames are lost to it until that ends, "
+                    f"{written.lost} so far"
                 )
 
     def close(self) -> None:
@@ -181,28 +180,25 @@ def _names(workers: Sequence[WorkerPlan]) -> set[str]:
 
 def _open_captures(
     config: Config, manifest: Manifest, names: set[str], stack: ExitStack
-) -> dict[str, Any]:
-    slots = {slot: port for port, slot in manifest.port_slots.items()}
-    ports = [ffi.new("char[]", slots.get(at, "").encode()) for at in range(max(slots) + 1)]
-    listed = ffi.new("char *[]", ports)
+) -> dict[str, PcapngFile]:
     captures = {}
     for name in sorted(names):
         target = config.af_xdp[name]
         if target.path is None:
             continue
-        path = ffi.new("char[]", os.fsencode(target.path))
-        opts = ffi.new("struct xg_capture_opts *")
-        opts.path, opts.snaplen, opts.keep = path, target.snaplen, target.keep
-        opts.max_bytes = target.max_bytes or 0
-        opts.ports, opts.n_ports = ffi.cast("const char *const *", listed), len(ports)
-        out = ffi.new("struct xg_capture **")
-        err = lib.xg_capture_open(opts, out)
-        if err < 0:
-            raise FastpathError(
-                f"target {name}: cannot write {target.path}: {os.strerror(-err)}",
-                "correct the path after capture: in the policy",
-                -err,
+        try:
+            captures[name] = PcapngFile(
+                target.path,
+                manifest.port_slots,
+                snaplen=target.snaplen,
+                keep=target.keep,
+                max_bytes=target.max_bytes or 0,
             )
-        captures[name] = out[0]
-        stack.callback(lib.xg_capture_close, out[0])
+        except OSError as error:
+            raise FastpathError(
+                f"target {name}: cannot write {target.path}: {error.strerror}",
+                "correct the path after capture: in the policy",
+                error.errno,
+            ) from error
+        stack.callback(captures[name].close)
     return captures

@@ -1,321 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-/*
- * capture.c - writes frames to a pcapng file (draft-ietf-opsawg-pcapng): one section, an interface
- * a port, an enhanced packet block a frame, with its queue.
- *
- * Frames wait in a buffer, so that a burst costs a copy and no system call; the buffer is written
- * when it is full and when the worker has nothing to do. A file always ends with a whole block: what
- * a full disk cut off is cut off the file, too, and counted as lost, and every later buffer tries
- * again. Several workers share one file, under one lock.
- */
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
+/* capture.c - writes a socket's frames to a pcapng file (pcapng.c) that workers share. */
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "../pcapng.h"
 #include "../xsk_internal.h"
-
-enum {
-	BUFFER_BYTES = 1 << 20,
-	BLOCK_SECTION = 0x0a0d0d0a,
-	BLOCK_INTERFACE = 1,
-	BLOCK_PACKET = 6,
-	LINKTYPE_ETHERNET = 1,
-	OPTION_END = 0,
-	OPTION_IF_NAME = 2,
-	OPTION_IF_TSRESOL = 9,
-	OPTION_EPB_QUEUE = 6,
-	TSRESOL_NS = 9, /* 10^-9 s */
-	PACKET_HEAD_BYTES = 28,
-	PACKET_TAIL_BYTES = 8 + 4 + 4, /* option queue, option end, length */
-};
-
-struct xg_capture {
-	pthread_mutex_t lock;
-	int fd; /* -1: the last try to open it anew failed */
-	uint32_t snaplen;
-	uint32_t keep;
-	uint64_t max_bytes;
-	uint64_t size; /* of the file: all of it whole blocks */
-	char *path;
-	uint8_t *head; /* what every file begins with */
-	size_t head_bytes;
-	uint8_t *buffer;
-	size_t used;
-	uint32_t waiting; /* frames in the buffer */
-	uint32_t n_ports;
-	struct xg_capture_counters counters;
-};
-
-static uint8_t *put_u16(uint8_t *at, uint32_t value)
-{
-	uint16_t word = (uint16_t)value;
-
-	memcpy(at, &word, sizeof(word));
-	return at + sizeof(word);
-}
-
-static uint8_t *put_u32(uint8_t *at, uint32_t value)
-{
-	memcpy(at, &value, sizeof(value));
-	return at + sizeof(value);
-}
-
-static uint32_t padded(uint32_t bytes)
-{
-	return (bytes + 3) & ~3u;
-}
-
-static uint8_t *put_padded(uint8_t *at, const void *bytes, uint32_t n)
-{
-	memcpy(at, bytes, n);
-	memset(at + n, 0, padded(n) - n);
-	return at + padded(n);
-}
-
-static uint32_t interface_bytes(const char *name)
-{
-	return 16 + 4 + padded((uint32_t)strlen(name)) + 8 + 4 + 4;
-}
-
-static uint8_t *put_interface(uint8_t *at, const char *name, uint32_t snaplen)
-{
-	uint32_t bytes = interface_bytes(name), length = (uint32_t)strlen(name);
-	const uint8_t resolution = TSRESOL_NS;
-
-	at = put_u32(at, BLOCK_INTERFACE);
-	at = put_u32(at, bytes);
-	at = put_u16(at, LINKTYPE_ETHERNET);
-	at = put_u16(at, 0);
-	at = put_u32(at, snaplen);
-	at = put_u16(at, OPTION_IF_NAME);
-	at = put_u16(at, length);
-	at = put_padded(at, name, length);
-	at = put_u16(at, OPTION_IF_TSRESOL);
-	at = put_u16(at, sizeof(resolution));
-	at = put_padded(at, &resolution, sizeof(resolution));
-	at = put_u32(at, OPTION_END);
-	return put_u32(at, bytes);
-}
-
-/* A section header and all interfaces, in the byte order of this machine. */
-static int make_head(struct xg_capture *capture, const struct xg_capture_opts *opts)
-{
-	static const char application[] = "xdpgw";
-	uint32_t section = 24 + 4 + padded(sizeof(application) - 1) + 4 + 4, i;
-	size_t bytes = section;
-	uint8_t *at;
-
-	for (i = 0; i < opts->n_ports; i++)
-		bytes += interface_bytes(opts->ports[i] ? opts->ports[i] : "");
-	capture->head = malloc(bytes);
-	if (!capture->head)
-		return -ENOMEM;
-	capture->head_bytes = bytes;
-	at = put_u32(capture->head, BLOCK_SECTION);
-	at = put_u32(at, section);
-	at = put_u32(at, 0x1a2b3c4d);
-	at = put_u16(at, 1); /* version 1.0 */
-	at = put_u16(at, 0);
-	at = put_u32(at, UINT32_MAX); /* section length: not said */
-	at = put_u32(at, UINT32_MAX);
-	at = put_u16(at, 4); /* shb_userappl */
-	at = put_u16(at, sizeof(application) - 1);
-	at = put_padded(at, application, sizeof(application) - 1);
-	at = put_u32(at, OPTION_END);
-	at = put_u32(at, section);
-	for (i = 0; i < opts->n_ports; i++)
-		at = put_interface(at, opts->ports[i] ? opts->ports[i] : "", opts->snaplen);
-	return 0;
-}
-
-static int write_all(int fd, const uint8_t *bytes, size_t n)
-{
-	while (n) {
-		ssize_t done = write(fd, bytes, n);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
-			return -errno;
-		bytes += done;
-		n -= (size_t)done;
-	}
-	return 0;
-}
-
-/* All or nothing: after an error the file ends where it ended before. */
-static int append(struct xg_capture *capture, const uint8_t *bytes, size_t n)
-{
-	int err = write_all(capture->fd, bytes, n);
-
-	if (!err) {
-		capture->size += n;
-		capture->counters.bytes += n;
-	} else if (ftruncate(capture->fd, (off_t)capture->size) ||
-		   lseek(capture->fd, (off_t)capture->size, SEEK_SET) < 0) {
-		/* Not even that: no more into this one, a new one is begun. */
-		close(capture->fd);
-		capture->fd = -1;
-	}
-	return err;
-}
-
-static void old_name(const struct xg_capture *capture, uint32_t age, char out[PATH_MAX])
-{
-	if (age)
-		snprintf(out, PATH_MAX, "%s.%u", capture->path, age);
-	else
-		snprintf(out, PATH_MAX, "%s", capture->path);
-}
-
-/* Each file takes the name of the next older one; the oldest goes. */
-static void rotate(struct xg_capture *capture)
-{
-	char from[PATH_MAX], to[PATH_MAX];
-	uint32_t age;
-
-	if (capture->fd >= 0)
-		close(capture->fd);
-	capture->fd = -1;
-	for (age = capture->keep; age > 0; age--) {
-		old_name(capture, age - 1, from);
-		old_name(capture, age, to);
-		/* A gap in the numbers, or an older file that stays, costs no frame. */
-		if (rename(from, to) && errno != ENOENT)
-			capture->counters.error = -errno;
-	}
-	if (!capture->keep)
-		unlink(capture->path);
-}
-
-static int begin_file(struct xg_capture *capture)
-{
-	/* Frames are nobody else's business. */
-	int fd = open(capture->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), err;
-
-	if (fd < 0)
-		return -errno;
-	capture->fd = fd;
-	capture->size = 0;
-	err = append(capture, capture->head, capture->head_bytes);
-	if (err && capture->fd >= 0) {
-		close(capture->fd);
-		capture->fd = -1;
-	}
-	return err;
-}
-
-/* Called with the lock held. */
-static void write_buffer(struct xg_capture *capture)
-{
-	int err = 0;
-
-	if (!capture->used)
-		return;
-	if (capture->fd >= 0 && capture->max_bytes && capture->size > capture->head_bytes &&
-	    capture->size + capture->used > capture->max_bytes)
-		rotate(capture);
-	if (capture->fd < 0)
-		err = begin_file(capture);
-	if (!err)
-		err = append(capture, capture->buffer, capture->used);
-	if (err)
-		capture->counters.lost += capture->waiting;
-	else
-		capture->counters.frames += capture->waiting;
-	capture->counters.error = err;
-	capture->used = 0;
-	capture->waiting = 0;
-}
-
-int xg_capture_open(const struct xg_capture_opts *opts, struct xg_capture **out)
-{
-	struct xg_capture *capture;
-	struct stat there;
-	int err = -ENOMEM;
-
-	if (strlen(opts->path) > PATH_MAX - 12)
-		return -ENAMETOOLONG;
-	capture = calloc(1, sizeof(*capture));
-	if (!capture)
-		return -ENOMEM;
-	capture->fd = -1;
-	capture->snaplen = opts->snaplen;
-	capture->keep = opts->keep;
-	capture->max_bytes = opts->max_bytes;
-	capture->n_ports = opts->n_ports;
-	capture->path = strdup(opts->path);
-	capture->buffer = malloc(BUFFER_BYTES);
-	if (!capture->path || !capture->buffer)
-		goto free_capture;
-	err = make_head(capture, opts);
-	if (err)
-		goto free_capture;
-	if (!stat(capture->path, &there) && S_ISREG(there.st_mode) && there.st_size)
-		rotate(capture);
-	err = begin_file(capture);
-	if (err)
-		goto free_capture;
-	pthread_mutex_init(&capture->lock, NULL);
-	*out = capture;
-	return 0;
-
-free_capture:
-	free(capture->head);
-	free(capture->buffer);
-	free(capture->path);
-	free(capture);
-	return err;
-}
-
-void xg_capture_counters(struct xg_capture *capture, struct xg_capture_counters *out)
-{
-	pthread_mutex_lock(&capture->lock);
-	*out = capture->counters;
-	pthread_mutex_unlock(&capture->lock);
-}
-
-void xg_capture_close(struct xg_capture *capture)
-{
-	if (!capture)
-		return;
-	write_buffer(capture);
-	if (capture->fd >= 0)
-		close(capture->fd);
-	pthread_mutex_destroy(&capture->lock);
-	free(capture->head);
-	free(capture->buffer);
-	free(capture->path);
-	free(capture);
-}
 
 static void put_frame(struct xg_capture *capture, const struct xg_burst *burst, uint32_t i,
 		      uint32_t port, uint64_t ts_ns)
 {
-	uint32_t length = burst->length[i];
-	uint32_t kept = length < capture->snaplen ? length : capture->snaplen, left = kept;
-	uint32_t bytes = PACKET_HEAD_BYTES + padded(kept) + PACKET_TAIL_BYTES, k, n;
+	uint32_t length = burst->length[i], left = pcapng_keeps(capture, length), k, n;
+	const struct pcapng_packet packet = { .ts_ns = ts_ns,
+					      .port = port,
+					      .queue = burst->from->queue->number,
+					      .length = length,
+					      .kept = left };
 	struct xg_part one;
 	const struct xg_part *parts = parts_of(burst, i, &one, &n);
-	uint8_t *at;
+	uint8_t *at = pcapng_begin(capture, &packet);
 
-	if (capture->used + bytes > BUFFER_BYTES)
-		write_buffer(capture);
-	at = capture->buffer + capture->used;
-	at = put_u32(at, BLOCK_PACKET);
-	at = put_u32(at, bytes);
-	at = put_u32(at, port);
-	at = put_u32(at, (uint32_t)(ts_ns >> 32));
-	at = put_u32(at, (uint32_t)ts_ns);
-	at = put_u32(at, kept);
-	at = put_u32(at, length);
 	for (k = 0; k < n && left; k++) {
 		uint32_t part = parts[k].length < left ? parts[k].length : left;
 
@@ -323,15 +26,7 @@ static void put_frame(struct xg_capture *capture, const struct xg_burst *burst, 
 		at += part;
 		left -= part;
 	}
-	memset(at, 0, padded(kept) - kept);
-	at += padded(kept) - kept;
-	at = put_u16(at, OPTION_EPB_QUEUE);
-	at = put_u16(at, 4);
-	at = put_u32(at, burst->from->queue->number);
-	at = put_u32(at, OPTION_END);
-	put_u32(at, bytes);
-	capture->used += bytes;
-	capture->waiting++;
+	pcapng_end(capture, &packet, at);
 }
 
 int handle_capture(struct handler *handler, struct xg_burst *burst)
@@ -344,10 +39,10 @@ int handle_capture(struct handler *handler, struct xg_burst *burst)
 	/* One time for a burst: its frames lay in the ring together. */
 	clock_gettime(CLOCK_REALTIME, &now);
 	ts_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-	pthread_mutex_lock(&capture->lock);
+	pcapng_lock(capture);
 	for (i = 0; i < burst->n; i++)
 		put_frame(capture, burst, i, handler->opts.port, ts_ns);
-	pthread_mutex_unlock(&capture->lock);
+	pcapng_unlock(capture);
 	return 0;
 }
 
@@ -355,7 +50,7 @@ void idle_capture(struct handler *handler)
 {
 	struct xg_capture *capture = handler->opts.capture;
 
-	pthread_mutex_lock(&capture->lock);
-	write_buffer(capture);
-	pthread_mutex_unlock(&capture->lock);
+	pcapng_lock(capture);
+	pcapng_write(capture);
+	pcapng_unlock(capture);
 }

@@ -23,10 +23,13 @@ from xdpgw import config, rules
 from xdpgw.compile import Image, Session, compile_rules
 from xdpgw.kernel import BpfObject, ProgInfo
 from xdpgw.loader import entries_of
+from xdpgw.rule_types import Rate
 from xdpgw.talkers import sets_for
+from xdpgw.tap import Wanted, wanted_bytes
 
 __all__ = [
     "AS_BUILT",
+    "CAPTURES",
     "GOLDEN",
     "MATCHES",
     "PROGRAMS",
@@ -51,6 +54,7 @@ __all__ = [
 GOLDEN = Path(__file__).with_name("verified.json")
 SOURCES = tuple(sorted(path.name for path in (ROOT / "bpf").glob("*.bpf.c")))
 DATAPATH = "xdpgw.bpf.c"
+CAPTURE = "capture.bpf.c"
 RULES = 10_000
 
 Column = dict[str, dict[str, int]]
@@ -157,13 +161,28 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+_ANY = _policy("", default="pass", sources="off")
+_ONE = _policy(
+    "one pass vlan 7 ether type 0x0800 tcp from 10.0.0.0/8 port 80 to 10.1.0.0/16 port 443 flags "
+    "syn,!ack len 60-1514 ttl 1-64 dscp 10 frag no\n",
+    default="pass",
+    sources="off",
+)
+
+CAPTURES: dict[str, Variant] = {
+    "any packet": Variant(_ANY, multi_buffer=MULTI_BUFFER),
+    "a match": Variant(_ONE, multi_buffer=MULTI_BUFFER),
+    "before 5.18": Variant(_ONE),
+}
+"""The same of the program of a capture."""
+
 AS_BUILT = "as built"
-"""The one variant of a program that is no datapath."""
+"""The one variant of a program that has no policy."""
+
+_OF_SOURCE = {DATAPATH: VARIANTS, CAPTURE: CAPTURES}
 
 PROGRAMS = [
-    (source, variant)
-    for source in SOURCES
-    for variant in (VARIANTS if source == DATAPATH else (AS_BUILT,))
+    (source, variant) for source in SOURCES for variant in _OF_SOURCE.get(source, (AS_BUILT,))
 ]
 """All that is measured: source and variant."""
 
@@ -204,7 +223,7 @@ def load_info(elf: bytes, source: str, variant: str | Variant) -> ProgInfo:
         variant: how to load it.
     """
     if isinstance(variant, str) and variant != AS_BUILT:
-        variant = VARIANTS[variant]
+        variant = _OF_SOURCE[source][variant]
     with BpfObject(elf, name="xdpgw") as obj:
         if isinstance(variant, Variant):
             image = image_of(variant.policy)
@@ -214,7 +233,11 @@ def load_info(elf: bytes, source: str, variant: str | Variant) -> ProgInfo:
                 explain=variant.explain,
                 multi_buffer=variant.multi_buffer,
                 talker_sets=sets_for(image.ruleset.config.sources),
+                capture=source == DATAPATH and not variant.explain,
             )
+            if source == CAPTURE:
+                all_of_it = Wanted("", snaplen=1, count=1, rate=Rate(1, "/s"))
+                obj.set_rodata("wanted", wanted_bytes(all_of_it, {}))
             obj.load(rodata=rodata, entries=entries_of(image))
         else:
             obj.load()

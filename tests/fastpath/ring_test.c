@@ -414,6 +414,106 @@ static void producer_on_another_cpu_loses_and_reorders_nothing(void)
 	tear_down(&ring);
 }
 
+/* A record of a capture: the frame's bytes are its number, so many as that. */
+static void put_frame(struct ring *ring, uint32_t number)
+{
+	struct xg_event event = { .ts_ns = number,
+				  .len_bytes = number + 1,
+				  .queue = 3,
+				  .rule = (uint16_t)(number % 4),
+				  .verdict = XG_VERDICT_DROP,
+				  .reason = XG_REASON_RULE };
+	uint8_t *bytes = reserve(ring, sizeof(event) + number);
+
+	CHECK(bytes);
+	memcpy(bytes, &event, sizeof(event));
+	memset(bytes + sizeof(event), (int)number, number);
+	commit(bytes, 0);
+}
+
+static uint32_t u32_at(const uint8_t *at)
+{
+	uint32_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+/* An enhanced packet block of put_frame(); the comment stands behind the bytes. */
+static void is_frame(const uint8_t *block, uint32_t number, const char *comment)
+{
+	uint32_t kept = number < 200 ? number : 200;
+	const uint8_t *bytes = block + 28, *option = bytes + ((kept + 3) & ~3u);
+
+	CHECK(u32_at(block) == 6 && u32_at(block + 8) == 0);
+	CHECK(u32_at(block + 16) == number + 1000 && u32_at(block + 20) == kept);
+	CHECK(u32_at(block + 24) == number + 1);
+	for (uint32_t i = 0; i < kept; i++)
+		CHECK(bytes[i] == (uint8_t)number);
+	CHECK(u32_at(option) == (1 | (uint32_t)strlen(comment) << 16));
+	CHECK(!memcmp(option + 4, comment, strlen(comment)));
+}
+
+static void frames_come_into_a_file_with_their_comments(void)
+{
+	static char longest[300];
+	static const char *const rules[] = { "bad", NULL, longest };
+	static const char *const comments[] = { "drop rule bad", "drop rule", "drop rule ",
+						"drop rule" };
+	const struct xg_names names = { .rules = rules, .n_rules = 3 };
+	static const char *const ports[] = { "left" };
+	struct xg_capture_opts opts = { .snaplen = 200, .ports = ports, .n_ports = 1 };
+	const uint8_t *file, *at;
+	struct xg_capture *capture;
+	struct ring ring;
+	off_t size;
+
+	memset(longest, 'x', sizeof(longest) - 1);
+	set_up(&ring, -200UL);
+	opts.fd = memfd_create("file", 0);
+	CHECK(opts.fd >= 0 && !xg_capture_open(&opts, &capture));
+	for (uint32_t i = 0; i < 256; i++) {
+		put_frame(&ring, i);
+		CHECK(xg_events_capture(&ring.events, capture, &names, 1000, BATCH) == 1);
+	}
+	CHECK(xg_events_used_bytes(&ring.events) == 0);
+	size = lseek(opts.fd, 0, SEEK_CUR);
+	file = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, opts.fd, 0);
+	CHECK(file != MAP_FAILED && u32_at(file) == 0x0a0d0d0a);
+	at = file + u32_at(file + 4);
+	at += u32_at(at + 4);
+	for (uint32_t i = 0; i < 256; i++) {
+		is_frame(at, i, comments[i % 4]);
+		CHECK(u32_at(at + u32_at(at + 4) - 4) == u32_at(at + 4));
+		at += u32_at(at + 4);
+	}
+	CHECK(at == file + size);
+	munmap((void *)file, (size_t)size);
+	xg_capture_close(capture);
+	tear_down(&ring);
+}
+
+static void record_too_short_for_a_frame_is_counted_and_skipped(void)
+{
+	const struct xg_names names = { 0 };
+	static const char *const ports[] = { "left" };
+	struct xg_capture_opts opts = { .snaplen = 9, .ports = ports, .n_ports = 1 };
+	struct xg_events_stats stats;
+	struct xg_capture *capture;
+	struct ring ring;
+
+	set_up(&ring, 0);
+	opts.fd = memfd_create("file", 0);
+	CHECK(opts.fd >= 0 && !xg_capture_open(&opts, &capture));
+	commit(reserve(&ring, sizeof(struct xg_event) - 1), 0);
+	put_frame(&ring, 20);
+	CHECK(xg_events_capture(&ring.events, capture, &names, 0, BATCH) == 1);
+	xg_events_stats(&ring.events, &stats);
+	CHECK(stats.malformed == 1 && stats.events == 1);
+	xg_capture_close(capture);
+	tear_down(&ring);
+}
+
 #define CASE(name) { #name, name }
 
 static const struct {
@@ -436,6 +536,8 @@ static const struct {
 	CASE(take_without_a_timeout_waits_for_nothing),
 	CASE(map_that_is_no_ring_is_refused),
 	CASE(producer_on_another_cpu_loses_and_reorders_nothing),
+	CASE(frames_come_into_a_file_with_their_comments),
+	CASE(record_too_short_for_a_frame_is_counted_and_skipped),
 };
 
 int main(int argc, char **argv)

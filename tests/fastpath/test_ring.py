@@ -16,7 +16,8 @@ CASES = re.findall(r"^\tCASE\((\w+)\),$", (ROOT / "tests" / SOURCE).read_text(),
 
 @pytest.fixture(scope="module", params=["address,undefined", "thread"])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return c_program(SOURCE, tmp_path_factory.mktemp("ring") / "ring_test", request.param)
+    sources = (SOURCE, ROOT / "fastpath/pcapng.c")
+    return c_program(sources, tmp_path_factory.mktemp("ring") / "ring_test", request.param)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -49,6 +49,7 @@ def build(
     """A program of the tests over all of fastpath/ that has to do with AF_XDP."""
     ours = [*FAKE, f"{main}.c", *(CASE_FILES if main == "xsk_cases" else ())]
     under_test = [x for x in sorted(fastpath.rglob("*.c")) if "xsk_internal.h" in x.read_text()]
+    under_test.append(fastpath / "pcapng.c")
     sources = [*(HERE / name for name in ours), *under_test]
     return c_program(sources, out, sanitizers, defines=defines, fastpath=fastpath)
 

@@ -26,5 +26,6 @@ __u64 bpf_jiffies64(void);
 __u32 bpf_get_smp_processor_id(void);
 __u64 bpf_xdp_get_buff_len(struct xdp_md *ctx);
 long bpf_redirect_map(void *map, __u64 key, __u64 flags);
+long bpf_tail_call(struct xdp_md *ctx, void *array, __u32 at);
 
 #endif
