@@ -11,9 +11,9 @@ from tests.unit.test_cli import xdpgw
 from xdpgw import _abi as abi
 from xdpgw import config, rules, state
 from xdpgw import session as sessions
+from xdpgw.block_request import named
 from xdpgw.block_table import keys_of, lines_of
 from xdpgw.blocks import allowed_part
-from xdpgw.cli_blocks import _named
 from xdpgw.cli_json import duration_text
 from xdpgw.compile import Session, compile_rules
 from xdpgw.errors import ConfigError
@@ -108,9 +108,9 @@ def test_time_left_is_told_in_two_units(ns: int, text: str) -> None:
 
 def test_many_sources_are_told_by_number() -> None:
     some = prefixes("192.0.2.0-192.0.2.2", "2001:db8::/32")
-    assert _named(some) == "192.0.2.0/31, 192.0.2.2, 2001:db8::/32"
+    assert named(some) == "192.0.2.0/31, 192.0.2.2, 2001:db8::/32"
     many = prefixes(*(f"192.0.2.{n}" for n in range(9)))
-    assert _named(many).endswith("192.0.2.4 and 4 more")
+    assert named(many).endswith("192.0.2.4 and 4 more")
 
 
 # allow
