@@ -7,6 +7,7 @@
 
 struct judgement {
 	const struct xg_rule *rule; /* that decided, else NULL */
+	__u32 number; /* of the rule, if there is one */
 	enum xg_verdict verdict;
 	enum xg_reason reason;
 };
@@ -28,6 +29,7 @@ static __always_inline void by_rule(__u32 number, struct judgement *judged)
 		return;
 	}
 	judged->rule = rule;
+	judged->number = number;
 	decide(judged, rule->action, XG_REASON_RULE);
 	/* A limit decides only where a packet is over it. */
 	if (cfg.limits && rule->action == XG_ACTION_LIMIT)
