@@ -71,12 +71,15 @@ def _match(rng: random.Random) -> str:
     return f"{rng.choice(('gre', 'esp', 'sctp'))} to {_network(rng)}"
 
 
-def policy(rules: int, *, last_matches: bool = True, seed: int = 1) -> str:
+def policy(
+    rules: int, *, last_matches: bool = True, counts_sources: bool = False, seed: int = 1
+) -> str:
     """A policy file that passes by default and logs nothing.
 
     Args:
         rules: how many; the last one drops packets from `SOURCE4` or `SOURCE6` to `PORT`.
         last_matches: False puts another port there, so that no rule matches.
+        counts_sources: the setting `count` of [sources].
         seed: of the mix.
     """
     rng = random.Random(f"{seed} {rules}")
@@ -84,4 +87,7 @@ def policy(rules: int, *, last_matches: bool = True, seed: int = 1) -> str:
     if rules:
         lines.append(f"last drop {_LAST} {PORT if last_matches else PORT + 1}")
     text = "\n".join(lines)
-    return f'[policy]\ndefault = "pass"\nrules = """\n{text}\n"""\n[log]\nsources = "off"\n'
+    return (
+        f'[policy]\ndefault = "pass"\nrules = """\n{text}\n"""\n[log]\nsources = "off"\n'
+        f"[sources]\ncount = {str(counts_sources).lower()}\n"
+    )

@@ -1,8 +1,9 @@
 """What a verdict costs: ns a packet by BPF_PROG_TEST_RUN, without a driver and its memory.
 
 Subjects are an empty program (`return XDP_PASS`, which tells what the test run itself costs), the
-datapath without rules (parse and default), and with 1 to 1,000 rules of a realistic mix
-(`bench/policies.py`), of which the last matches and no other ("last"), or none. Frames are of 64
+datapath without rules (parse and default), the same with sources counted, which no other does here,
+and with 1 to 1,000 rules of a realistic mix (`bench/policies.py`), of which the last matches and
+no other ("last"), or none. Frames are of 64
 bytes without FCS.
 
 A sample is what the kernel says of one call: the mean of `repeat` runs, in whole nanoseconds,
@@ -67,6 +68,8 @@ def _programs(undo: ExitStack) -> Iterator[tuple[str, Program, int]]:
     """Name, program, and what it must return for each frame."""
     yield EMPTY, empty_program(undo), XDP_PASS
     yield "no rules", datapath(undo, policy(0)), XDP_PASS
+    counting = policy(0, counts_sources=True)
+    yield "no rules, sources counted", datapath(undo, counting), XDP_PASS
     for count in RULES:
         text = f"{count} rule{'s' if count > 1 else ''}"
         yield f"{text}, last", datapath(undo, policy(count)), XDP_DROP
