@@ -61,6 +61,7 @@ BASE = 10
 LIVE_FAMILY, LIVE_FLOWS = "acl", 4096
 LIVE_S, QUICK_LIVE_S = 0.5, 0.1
 NATIVE = "xdpgw native"
+NOT_COUNTED = "[sources]\ncount = false\n"  # as peers count none
 XDP_DROP = 1
 
 Install = Callable[["LiveBed", ExitStack], None]
@@ -181,7 +182,7 @@ def _one_frame(undo: ExitStack, quick: bool) -> Iterator[Subject]:
 
     yield subject("empty", empty_program(undo), "empty")
     rule = f'[policy]\nrules = "one drop from {SOURCE4}"\n[log]\nsources = "off"\n'
-    yield subject("xdpgw", datapath(undo, rule), "empty")
+    yield subject("xdpgw", datapath(undo, rule + NOT_COUNTED), "empty")
     if not has("xdp-filter"):
         return
     for name, features in (("xdp-filter", None), ("xdp-filter, IPv4 only", "ipv4")):
@@ -229,7 +230,7 @@ def _filters(policy: Policy) -> Iterator[tuple[str, Install]]:
     from bench.rules_peers import has, install_iptables, install_nft, iptables_rules, nft_rules
 
     text = re.sub(r"^(r\d+) pass ", r"\1 drop ", policy.text, flags=re.MULTILINE)
-    text = text.replace('default = "pass"', 'default = "drop"\nguard = false')
+    text = text.replace('default = "pass"', 'default = "drop"\nguard = false') + NOT_COUNTED
     yield NATIVE, lambda bed, stack: bed.apply(stack, text, "native")
     yield "xdpgw generic", lambda bed, stack: bed.apply(stack, text, "generic")
     if has("nft"):

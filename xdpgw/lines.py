@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from xdpgw.strides import Mask, Numbers, Values, Words
 
-__all__ = ["GROUP_LINES", "STRIDES", "TURNS_END", "Full", "Lines"]
+__all__ = ["GROUP_LINES", "PAGES", "PAGE_LINES", "STRIDES", "TURNS_END", "Full", "Lines"]
 
 LINE_BYTES = abi.LINE_WORDS * 8
 STRIDES = 8
@@ -40,8 +40,8 @@ _ROOT_STEPS = _LEAVES  # a root of more steps is direct, as each packet comes by
 _LAST = (1 << abi.STRIDE_BITS) - 1
 _TURNS2_STEPS = 2 * abi.TURNS_STEPS
 _INDEX, _INDEX2, _DIRECT, _TURNS, _TURNS2 = 1, 2, 3, 4, 5  # kinds of nodes; 0: leaves
-_PAGE_LINES = abi.PAGE_VALUES // abi.DIRECT_VALUES
-_PAGES = (_LAST + 1) // abi.PAGE_VALUES
+PAGES = (_LAST + 1) // abi.PAGE_VALUES
+PAGE_LINES = abi.PAGE_VALUES // abi.DIRECT_VALUES
 _MOST_PAGES = 240  # with the table of pages 64 KiB, a quarter of what a value per number takes
 
 
@@ -207,11 +207,11 @@ class Lines:
 
     def _pages(self, values: Values) -> int | None:
         """A root of pages of these values, 65,536 of them; None where they are too many."""
-        pages, number = np.unique(values.reshape(_PAGES, -1), axis=0, return_inverse=True)
+        pages, number = np.unique(values.reshape(PAGES, -1), axis=0, return_inverse=True)
         if len(pages) > _MOST_PAGES:
             return None
         first = self.values(pages.reshape(-1))
-        return Ref.PAGES | self.values((first + _PAGE_LINES * number).astype(np.uint32))
+        return Ref.PAGES | self.values((first + PAGE_LINES * number).astype(np.uint32))
 
     def _leaves(
         self, count: Numbers, node: Numbers, place: Numbers, last: Numbers, value: Values

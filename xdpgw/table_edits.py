@@ -14,7 +14,7 @@ import numpy as np
 from xdpgw import _abi as abi
 from xdpgw._abi import Ref
 from xdpgw.accepts import Interval
-from xdpgw.lines import GROUP_LINES, TURNS_END, Lines
+from xdpgw.lines import GROUP_LINES, PAGE_LINES, PAGES, TURNS_END, Lines
 from xdpgw.strides import Breaks, starts_of
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Nodes:
 
     def slot(self, ref: int, x: int) -> tuple[int, int, int]:
         """(line, number in it, how many numbers share it) of a node's value for a number; not of
-        one where numbers far apart share it."""
+        one whose steps take turns, or of pages."""
         at, ends = ref & Ref.LINE, self._ends
         if ref & Ref.KIND == Ref.DIRECT:
             return at + x // abi.DIRECT_VALUES, x % abi.DIRECT_VALUES, 1
@@ -89,6 +89,20 @@ class Nodes:
         rank = int(mine.searchsorted(np.uint16(x)))
         before = int(mine[rank - 1]) if rank else before
         return at, rank, int(mine[rank]) - before
+
+    def own_slot(self, ref: int, x: int) -> tuple[int, int]:
+        """(line, number in it) of a node of pages, of the value for a number: in a page that others
+        do not share, which is made if they do."""
+        table = self.numbers.reshape(-1)[(ref & Ref.LINE) * abi.DIRECT_VALUES :][:PAGES]
+        number, place = divmod(x, abi.PAGE_VALUES)
+        page = int(table[number])
+        if np.count_nonzero(table == page) > 1:
+            at = self.lines.reserve(PAGE_LINES)
+            self.lines.words[at : at + PAGE_LINES] = self.lines.words[page : page + PAGE_LINES]
+            line, inside = divmod(number, abi.DIRECT_VALUES)
+            self.write((ref & Ref.LINE) + line, inside, at)
+            page = at
+        return page + place // abi.DIRECT_VALUES, place % abi.DIRECT_VALUES
 
     def steps(self, ref: int) -> list[Step]:
         """The steps of a node."""
@@ -117,7 +131,7 @@ class Nodes:
         values = numbers[(ref & Ref.LINE) * abi.DIRECT_VALUES :][: _LAST + 1]
         if ref & Ref.KIND == Ref.DIRECT:
             return values
-        pages = values[: (_LAST + 1) // abi.PAGE_VALUES, None] * np.uint32(abi.DIRECT_VALUES)
+        pages = values[:PAGES, None] * np.uint32(abi.DIRECT_VALUES)
         paged: NDArray[np.uint32] = numbers[pages + np.arange(abi.PAGE_VALUES, dtype=np.uint32)]
         return paged.reshape(-1)
 
@@ -153,14 +167,17 @@ class Edit:
             return self._grown(ref, stride, group, ranges)
         parts = self._parts(stride, group, ranges)
         kind = ref & Ref.KIND
-        if kind in _SHARED or (
-            kind != Ref.DIRECT
-            and any(x != last or self._nodes.slot(ref, x)[2] != 1 for x, last, _ in parts)
+        whole = kind in (Ref.DIRECT, Ref.PAGES)
+        if kind in _TURNS or (
+            not whole and any(x != last or self._nodes.slot(ref, x)[2] != 1 for x, last, _ in parts)
         ):
             return self._with(ref, stride, group, parts)
         for first, last, inside in parts:
             for x in range(first, last + 1):
-                line, place, _ = self._nodes.slot(ref, x)
+                if kind == Ref.PAGES:
+                    line, place = self._nodes.own_slot(ref, x)
+                else:
+                    line, place, _ = self._nodes.slot(ref, x)
                 was = int(self._nodes.numbers[line, place])
                 now = self._below(was, stride, group, x, inside)
                 if now != was:
@@ -261,7 +278,6 @@ class Edit:
 
 
 _TURNS = (Ref.TURNS, Ref.TURNS2)
-_SHARED = (*_TURNS, Ref.PAGES)
 _DEPTHS: dict[int, int] = {Ref.INDEX2: 0, Ref.INDEX: 1, Ref.LEAF: 2}
 """How many lines of ends a node has less than two."""
 

@@ -135,6 +135,26 @@ def editor_of(prefixes: Prefixes, spare: int = SPARE) -> tuple[SetEditor, Tables
 MANY = Prefixes.of((4, n << 16 | n * 7 % 65536, 32) for n in range(0, 65536, 40))
 
 
+LONE = Prefixes.of([(6, 1 << 64, 128)])
+"""Of IPv4 nothing, so that there is no table."""
+
+
+def test_edits_of_a_small_set_make_pages_of_their_own() -> None:
+    before, after = few("9.9.9.9"), few("9.9.9.9", "8.8.8.8", "72.8.8.8")
+    editor, tables = editor_of(before)
+    editor.replace(before, after)
+    assert SPARE - editor.spare == 2 * (4 + 1)  # a page and a leaf each
+    there = [
+        int.from_bytes(bytes(map(int, x.split(".")))) for x in ("9.9.9.9", "8.8.8.8", "72.8.8.8")
+    ]
+    for address in there:
+        assert matched(tables, 4, address, 0) == 1
+        for other in (address - 1, address + 1, address ^ 0x00010000, address ^ 0x80000000):
+            assert matched(tables, 4, other, 0) == 0
+    editor.replace(after, before)
+    assert [matched(tables, 4, address, 0) for address in there] == [1, 0, 0]
+
+
 def test_edits_one_change_of_many_takes_few_lines() -> None:
     editor, tables = editor_of(MANY)
     assert editor.replace(MANY, MANY | few("9.9.9.9")) == 1
@@ -147,7 +167,7 @@ def test_edits_one_change_of_many_takes_few_lines() -> None:
     ("before", "after", "spare", "why"),
     [
         (MANY, few("9.9.9.9"), SPARE, "prefixes differ"),
-        (few("9.9.9.9"), few("9.9.9.9", "8.8.8.8"), SPARE, "root is small"),
+        (LONE, LONE | few("8.8.8.8"), SPARE, "root is small"),
         (MANY, MANY | few("9.9.9.9"), 0, "0 are left"),
     ],
 )
