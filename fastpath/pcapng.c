@@ -240,6 +240,14 @@ void pcapng_write(struct xg_capture *capture)
 	capture->waiting = 0;
 }
 
+/* What a descriptor that was given holds, so that a full disk costs no more than what is written then. */
+static uint64_t size_of(int fd, size_t written)
+{
+	off_t end = lseek(fd, 0, SEEK_CUR);
+
+	return end < 0 ? written : (uint64_t)end; /* a pipe is cut nowhere */
+}
+
 int xg_capture_open(const struct xg_capture_opts *opts, struct xg_capture **out)
 {
 	struct xg_capture *capture;
@@ -266,6 +274,7 @@ int xg_capture_open(const struct xg_capture_opts *opts, struct xg_capture **out)
 	if (!opts->path) {
 		capture->fd = opts->fd;
 		err = write_all(capture->fd, capture->head, capture->head_bytes);
+		capture->size = size_of(capture->fd, capture->head_bytes);
 	} else {
 		if (!stat(capture->path, &there) && S_ISREG(there.st_mode) && there.st_size)
 			rotate(capture);

@@ -338,6 +338,33 @@ def test_full_disk_leaves_whole_packets_and_is_told(gate: Live, tmp_path: Path) 
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.parametrize("before", [b"", b"kept"])
+def test_full_disk_behind_standard_output_costs_nothing_that_is_there(
+    before: bytes, gate: Live, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], check=True)
+    try:
+        big, out = f.eth(f.ipv4(f.udp(bytes(1400), dport=53))), disk / "out"
+        out.write_bytes(before)
+        (tmp_path / "out.txt").symlink_to(out)
+        with looking(gate.bed, tmp_path, "capture", "left", "-w", "-") as command:
+            for _ in range(4):
+                gate.send([big] * 40)
+            command.said("cannot write the capture: No space left on device")
+            assert command.end() == 1
+        whole = tmp_path / "whole"
+        whole.write_bytes(out.read_bytes().removeprefix(before))
+        assert out.read_bytes() == before + whole.read_bytes()
+        frames = list(read_frames(whole))
+        assert 0 < len(frames) < 160
+        assert len(tshark(whole, "frame.number")) == len(frames)  # which complains of half a packet
+        assert set(frames) == {big}
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_trace_tells_all_ports_and_json(bed: TestBed, tmp_path: Path) -> None:
     both = POLICY.replace("MODE", "native") + '[ports.right]\nmode = "generic"\n'
     with (
