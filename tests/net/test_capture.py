@@ -365,6 +365,26 @@ def test_full_disk_behind_standard_output_costs_nothing_that_is_there(
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.parametrize("words", [("status",), ("sources", "--json"), ("trace", "--count", "1")])
+def test_output_that_takes_no_more_is_a_sentence(words: tuple[str, ...], gate: Live) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(
+            _command(gate.bed, *words), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+
+        def is_done() -> bool:
+            gate.send([DNS])
+            return process.poll() is not None
+
+        until(is_done, "the end")
+        said = process.communicate()[1]
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == (
+        "xdpgw: cannot write to standard output: No space left on device"
+    )
+    assert "Traceback" not in said
+
+
 def test_trace_tells_all_ports_and_json(bed: TestBed, tmp_path: Path) -> None:
     both = POLICY.replace("MODE", "native") + '[ports.right]\nmode = "generic"\n'
     with (
