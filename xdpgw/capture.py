@@ -155,7 +155,7 @@ def write_lines(
         As `tap.Tap`.
     """
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals().caught())
+        signals = stack.enter_context(Signals().caught(hangup_stops=True))
         tap = stack.enter_context(
             Tap(instance, manifest, ports, wanted, ring_bytes=LINE_RING_BYTES, note=note)
         )
@@ -183,7 +183,7 @@ def write_file(
         XdpgwError: the file cannot be written.
     """
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals().caught())
+        signals = stack.enter_context(Signals().caught(hangup_stops=True))
         tap = stack.enter_context(
             Tap(instance, manifest, [port], wanted, ring_bytes=FRAME_RING_BYTES, note=note)
         )
@@ -212,8 +212,7 @@ def _watch(
     moved = 0
     note(f"looking on at {', '.join(tap.ports)}; Ctrl-C ends")
     with suppress(SinkGoneError):
-        # SIGHUP, which others take for "read again": the terminal is gone.
-        while not (signals.stop or signals.reload or (count and moved >= count)):
+        while not (signals.stop or (count and moved >= count)):
             moved += output.move(tap.names, CHECK_MS)
             now = time.monotonic()
             if seconds is not None and now - start >= seconds:

@@ -51,13 +51,17 @@ class Signals:
         self.reload = True
 
     @contextmanager
-    def caught(self) -> Iterator[Signals]:
-        """Catch SIGINT and SIGTERM (stop) and SIGHUP (reload) instead of dying of them."""
-        handlers = {
-            signal.SIGINT: self._stop,
-            signal.SIGTERM: self._stop,
-            signal.SIGHUP: self._reload,
-        }
+    def caught(self, *, hangup_stops: bool = False) -> Iterator[Signals]:
+        """Catch SIGINT and SIGTERM (stop) and SIGHUP (reload) instead of dying of them.
+
+        Args:
+            hangup_stops: SIGHUP, of a terminal that is gone, means stop; under nohup nothing.
+        """
+        handlers = {signal.SIGINT: self._stop, signal.SIGTERM: self._stop}
+        if not hangup_stops:
+            handlers[signal.SIGHUP] = self._reload
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            handlers[signal.SIGHUP] = self._stop
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield self
