@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 
 enum {
 	BUFFER_BYTES = 1 << 20,
+	PATIENCE_MS = 1000,
 	BLOCK_SECTION = 0x0a0d0d0a,
 	BLOCK_INTERFACE = 1,
 	BLOCK_PACKET = 6,
@@ -138,17 +140,25 @@ static int make_head(struct xg_capture *capture, const struct xg_capture_opts *o
 	return 0;
 }
 
+/*
+ * A write that a signal cut short goes on, as the file is to end with a whole block. But somebody wants us to
+ * end: who reads a pipe and takes nothing for a second is not waited for, else only SIGKILL would end it.
+ */
 static int write_all(int fd, const uint8_t *bytes, size_t n)
 {
+	struct pollfd room = { .fd = fd, .events = POLLOUT };
+
 	while (n) {
 		ssize_t done = write(fd, bytes, n);
 
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
+		if (done < 0 && errno != EINTR)
 			return -errno;
-		bytes += done;
-		n -= (size_t)done;
+		if (done > 0) {
+			bytes += done;
+			n -= (size_t)done;
+		}
+		if (n && poll(&room, 1, PATIENCE_MS) == 0)
+			return -EPIPE;
 	}
 	return 0;
 }

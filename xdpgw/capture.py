@@ -45,7 +45,7 @@ class Captured:
     books: TapBooks
     """Of the kernel: records in the ring, or not."""
     written: Written | None = None
-    """Of the file, where there is one: books.captured = written.frames + written.lost."""
+    """Of the file, where there is one."""
 
     def as_dict(self) -> dict[str, int]:
         """The same, flat."""
@@ -53,11 +53,19 @@ class Captured:
         return asdict(self.books) | file
 
     @property
+    def unwritten(self) -> int:
+        """Frames that were captured and are not in the file: they could not be written, or nobody
+        took them from the ring in time."""
+        return 0 if self.written is None else self.books.captured - self.written.frames
+
+    @property
     def failed(self) -> str | None:
         """Why frames are missing in the file at its end; not that its reader went."""
-        if self.written is None or not self.written.lost or self.written.errno == errno.EPIPE:
+        if self.written is None or not self.unwritten or self.written.errno == errno.EPIPE:
             return None
-        return os.strerror(self.written.errno) if self.written.errno else "some writes failed"
+        if self.written.errno:
+            return os.strerror(self.written.errno)
+        return "some writes failed" if self.written.lost else "it was written too slowly"
 
     def __str__(self) -> str:
         books = self.books
@@ -65,8 +73,8 @@ class Captured:
             f"seen {books.seen} = captured {books.captured} + lost {books.lost} "
             f"+ over the rate {books.limited}"
         )
-        if self.written is not None and self.written.lost:
-            text += f"; {self.written.lost} of the captured could not be written"
+        if self.unwritten:
+            text += f"; {self.unwritten} of the captured could not be written"
         return text
 
 
@@ -222,7 +230,8 @@ def _watch(
                 if (gone := tap.check()) is not None:
                     note(f"the filter is no longer on port {gone}")
                     break
-        tap.withdraw()
+    tap.withdraw()
+    with suppress(SinkGoneError):
         _move_rest(tap, output, moved)
 
 

@@ -260,6 +260,19 @@ def test_capture_ends_with_who_reads_it(gate: Live, tmp_path: Path) -> None:
     assert gate.send([WEB]).rules["web"] == 1
 
 
+def test_capture_ends_on_a_signal_though_nobody_takes_it(gate: Live, tmp_path: Path) -> None:
+    big = f.eth(f.ipv4(f.udp(bytes(1400), dport=53)))
+    with looking_into(gate, tmp_path, "capture", "left", "-w", "-") as command:
+        until(lambda: b"looking on" in (tmp_path / "err").read_bytes(), "it looks on")
+        gate.send([big] * 400)  # a pipe takes 64 KiB
+        until(lambda: "pipe" in Path(f"/proc/{command.pid}/wchan").read_text(), "the pipe is full")
+        command.send_signal(signal.SIGINT)
+        assert command.wait(60) == 0
+    told = (tmp_path / "err").read_text()
+    assert "seen 400 = captured 400 + lost 0 + over the rate 0; " in told
+    assert "of the captured could not be written" in told
+
+
 @contextmanager
 def looking_into(gate: Live, folder: Path, *args: object) -> Iterator[subprocess.Popen[bytes]]:
     """A command whose output is a pipe."""
