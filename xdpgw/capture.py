@@ -163,7 +163,7 @@ def write_lines(
         As `tap.Tap`.
     """
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals().caught(hangup_stops=True))
+        signals = stack.enter_context(Signals().caught(printing=True))
         tap = stack.enter_context(
             Tap(instance, manifest, ports, wanted, ring_bytes=LINE_RING_BYTES, note=note)
         )
@@ -191,7 +191,7 @@ def write_file(
         XdpgwError: the file cannot be written.
     """
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals().caught(hangup_stops=True))
+        signals = stack.enter_context(Signals().caught(printing=True))
         tap = stack.enter_context(
             Tap(instance, manifest, [port], wanted, ring_bytes=FRAME_RING_BYTES, note=note)
         )

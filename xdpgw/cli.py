@@ -467,6 +467,7 @@ def main(args: Iterable[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        _close_stdout()
         sys.exit(130)
     except (BrokenPipeError, _ReaderGoneError):
         _close_stdout()

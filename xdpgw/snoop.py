@@ -217,7 +217,7 @@ def watch(
         As `load`, and where there is no tracefs or no such tracepoint.
     """
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals().caught(hangup_stops=True))
+        signals = stack.enter_context(Signals().caught(printing=True))
         obj = stack.enter_context(load(wanted, kernel_btf=kernel_btf, debug=verbose))
         if verbose:
             note(f"types of this kernel: {kernel_btf or KERNEL_BTF}")

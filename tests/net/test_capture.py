@@ -273,6 +273,21 @@ def test_capture_ends_on_a_signal_though_nobody_takes_it(gate: Live, tmp_path: P
     assert "of the captured could not be written" in told
 
 
+def test_trace_ends_on_a_second_signal_though_nobody_takes_it(gate: Live, tmp_path: Path) -> None:
+    with looking_into(gate, tmp_path, "trace", "left", "--rate", "off") as command:
+        until(lambda: b"looking on" in (tmp_path / "err").read_bytes(), "it looks on")
+        gate.send([DNS] * 2000)  # a pipe takes 64 KiB
+        until(lambda: "pipe" in Path(f"/proc/{command.pid}/wchan").read_text(), "the pipe is full")
+
+        def ended() -> bool:
+            command.send_signal(signal.SIGINT)
+            return command.poll() is not None
+
+        until(ended, "its end")
+        assert command.wait() in (130, -signal.SIGINT)  # told once more at its very end
+        assert not is_seen(gate)
+
+
 @contextmanager
 def looking_into(gate: Live, folder: Path, *args: object) -> Iterator[subprocess.Popen[bytes]]:
     """A command whose output is a pipe."""
