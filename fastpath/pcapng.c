@@ -286,8 +286,12 @@ int xg_capture_open(const struct xg_capture_opts *opts, struct xg_capture **out)
 		err = write_all(capture->fd, capture->head, capture->head_bytes);
 		capture->size = size_of(capture->fd, capture->head_bytes);
 	} else {
-		if (!stat(capture->path, &there) && S_ISREG(there.st_mode) && there.st_size)
-			rotate(capture);
+		if (!stat(capture->path, &there) && S_ISREG(there.st_mode)) {
+			if (there.st_size)
+				rotate(capture);
+			else
+				unlink(capture->path); /* not to take over its owner and mode */
+		}
 		err = begin_file(capture);
 	}
 	if (err)

@@ -175,6 +175,20 @@ def test_capture_ends_on_a_signal_with_a_whole_file(
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("before", ["", "of somebody else"])
+def test_file_that_is_there_is_replaced_and_its_mode_with_it(
+    before: str, gate: Live, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.pcapng"
+    file.write_text(before)
+    file.chmod(0o666)
+    with looking(gate.bed, tmp_path, "capture", "left", "-w", file, "--count", 1) as command:
+        gate.send([WEB])
+        assert command.process.wait(60) == 0
+    assert list(read_frames(file)) == [WEB]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_detach_ends_a_capture(gate: Live, tmp_path: Path) -> None:
     with looking(gate.bed, tmp_path, "capture", "left", "-w", tmp_path / "x") as command:
         gate.send([WEB])
