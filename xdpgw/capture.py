@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -99,6 +100,8 @@ class _Lines:
         events = self._reader.drain(timeout_ms)
         if len(events):
             self._write(EventBatch(events, names, realtime_offset_ns()))
+        else:
+            _require_reader(sys.stdout.fileno())
         return len(events)
 
     def _write(self, batch: EventBatch) -> None:
@@ -118,8 +121,8 @@ class _Lines:
 class _Frames:
     """Records as packets of a file, moved in C."""
 
-    def __init__(self, reader: EventReader, file: PcapngFile, note: Note) -> None:
-        self._reader, self._file, self._note = reader, file, note
+    def __init__(self, reader: EventReader, file: PcapngFile, to: Path | int, note: Note) -> None:
+        self._reader, self._file, self._to, self._note = reader, file, to, note
         self._told = 0
 
     def move(self, names: Names, timeout_ms: int) -> int:
@@ -128,6 +131,8 @@ class _Frames:
             moved = self._reader.capture(self._file, names, _RECORDS_AT_ONCE)
         if moved:
             self._tell()
+        elif isinstance(self._to, int):
+            _require_reader(self._to)
         return moved
 
     def _tell(self) -> None:
@@ -142,6 +147,18 @@ class _Frames:
                 if written.errno
                 else "the capture is written again"
             )
+
+
+def _require_reader(fd: int) -> None:
+    """Notice a reader that goes while nothing is to be written.
+
+    Raises:
+        SinkGoneError: there is none.
+    """
+    poll = select.poll()
+    poll.register(fd, 0)  # errors and hang-ups are told unasked
+    if poll.poll(0):
+        raise SinkGoneError("who read the output has gone")
 
 
 def write_lines(
@@ -204,7 +221,7 @@ def write_file(
             name = to if isinstance(to, Path) else "standard output"
             raise XdpgwError(f"cannot write {name}: {error.strerror}") from error
         with file:
-            _watch(tap, _Frames(reader, file, note), wanted.count, seconds, signals, note)
+            _watch(tap, _Frames(reader, file, to, note), wanted.count, seconds, signals, note)
             return Captured(tap.books, file.written)
 
 

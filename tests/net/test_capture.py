@@ -302,6 +302,17 @@ def test_trace_ends_on_a_second_signal_though_nobody_takes_it(gate: Live, tmp_pa
         assert not is_seen(gate)
 
 
+@pytest.mark.parametrize("words", [("capture", "left", "-w", "-"), ("trace", "left")])
+def test_reader_that_goes_while_no_packet_comes_ends_it(
+    words: tuple[str, ...], gate: Live, tmp_path: Path
+) -> None:
+    with looking_into(gate, tmp_path, *words) as command:
+        until(lambda: b"looking on" in (tmp_path / "err").read_bytes(), "it looks on")
+        assert command.stdout is not None
+        command.stdout.close()
+        assert command.wait(60) == 0
+
+
 @contextmanager
 def looking_into(gate: Live, folder: Path, *args: object) -> Iterator[subprocess.Popen[bytes]]:
     """A command whose output is a pipe."""
