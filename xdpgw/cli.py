@@ -461,6 +461,9 @@ def _close_stdout() -> None:
 
 def main(args: Iterable[str] | None = None) -> None:
     """Run the command and exit. No user's error ends in a traceback."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: else a map would get its number
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         cli.main(None if args is None else list(args), prog_name="xdpgw", standalone_mode=False)
     except click.ClickException as error:

@@ -303,6 +303,16 @@ def test_trace_ends_on_a_second_signal_though_nobody_takes_it(gate: Live, tmp_pa
 
 
 @pytest.mark.parametrize("words", [("capture", "left", "-w", "-"), ("trace", "left")])
+def test_closed_standard_output_is_one_that_nobody_reads(
+    words: tuple[str, ...], gate: Live
+) -> None:
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *_command(gate.bed, *words, "--for", "200ms")]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "seen 0 = captured 0" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("capture", "left", "-w", "-"), ("trace", "left")])
 def test_reader_that_goes_while_no_packet_comes_ends_it(
     words: tuple[str, ...], gate: Live, tmp_path: Path
 ) -> None:
