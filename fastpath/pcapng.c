@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 
 enum {
 	BUFFER_BYTES = 1 << 20,
+	PATIENCE_MS = 1000,
 	BLOCK_SECTION = 0x0a0d0d0a,
 	BLOCK_INTERFACE = 1,
 	BLOCK_PACKET = 6,
@@ -138,17 +140,25 @@ static int make_head(struct xg_capture *capture, const struct xg_capture_opts *o
 	return 0;
 }
 
+/*
+ * A write that a signal cut short goes on, as the file is to end with a whole block. But somebody wants us to
+ * end: who reads a pipe and takes nothing for a second is not waited for, else only SIGKILL would end it.
+ */
 static int write_all(int fd, const uint8_t *bytes, size_t n)
 {
+	struct pollfd room = { .fd = fd, .events = POLLOUT };
+
 	while (n) {
 		ssize_t done = write(fd, bytes, n);
 
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done < 0)
+		if (done < 0 && errno != EINTR)
 			return -errno;
-		bytes += done;
-		n -= (size_t)done;
+		if (done > 0) {
+			bytes += done;
+			n -= (size_t)done;
+		}
+		if (n && poll(&room, 1, PATIENCE_MS) == 0)
+			return -EPIPE;
 	}
 	return 0;
 }
@@ -240,6 +250,14 @@ void pcapng_write(struct xg_capture *capture)
 	capture->waiting = 0;
 }
 
+/* What a descriptor that was given holds, so that a full disk costs no more than what is written then. */
+static uint64_t size_of(int fd, size_t written)
+{
+	off_t end = lseek(fd, 0, SEEK_CUR);
+
+	return end < 0 ? written : (uint64_t)end; /* a pipe is cut nowhere */
+}
+
 int xg_capture_open(const struct xg_capture_opts *opts, struct xg_capture **out)
 {
 	struct xg_capture *capture;
@@ -266,9 +284,14 @@ int xg_capture_open(const struct xg_capture_opts *opts, struct xg_capture **out)
 	if (!opts->path) {
 		capture->fd = opts->fd;
 		err = write_all(capture->fd, capture->head, capture->head_bytes);
+		capture->size = size_of(capture->fd, capture->head_bytes);
 	} else {
-		if (!stat(capture->path, &there) && S_ISREG(there.st_mode) && there.st_size)
-			rotate(capture);
+		if (!stat(capture->path, &there) && S_ISREG(there.st_mode)) {
+			if (there.st_size)
+				rotate(capture);
+			else
+				unlink(capture->path); /* not to take over its owner and mode */
+		}
 		err = begin_file(capture);
 	}
 	if (err)

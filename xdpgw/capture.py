@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ class Captured:
     books: TapBooks
     """Of the kernel: records in the ring, or not."""
     written: Written | None = None
-    """Of the file, where there is one: books.captured = written.frames + written.lost."""
+    """Of the file, where there is one."""
 
     def as_dict(self) -> dict[str, int]:
         """The same, flat."""
@@ -53,11 +54,19 @@ class Captured:
         return asdict(self.books) | file
 
     @property
+    def unwritten(self) -> int:
+        """Frames that were captured and are not in the file: they could not be written, or nobody
+        took them from the ring in time."""
+        return 0 if self.written is None else self.books.captured - self.written.frames
+
+    @property
     def failed(self) -> str | None:
         """Why frames are missing in the file at its end; not that its reader went."""
-        if self.written is None or not self.written.lost or self.written.errno == errno.EPIPE:
+        if self.written is None or not self.unwritten or self.written.errno == errno.EPIPE:
             return None
-        return os.strerror(self.written.errno) if self.written.errno else "some writes failed"
+        if self.written.errno:
+            return os.strerror(self.written.errno)
+        return "some writes failed" if self.written.lost else "it was written too slowly"
 
     def __str__(self) -> str:
         books = self.books
@@ -65,8 +74,8 @@ class Captured:
             f"seen {books.seen} = captured {books.captured} + lost {books.lost} "
             f"+ over the rate {books.limited}"
         )
-        if self.written is not None and self.written.lost:
-            text += f"; {self.written.lost} of the captured could not be written"
+        if self.unwritten:
+            text += f"; {self.unwritten} of the captured could not be written"
         return text
 
 
@@ -91,6 +100,8 @@ class _Lines:
         events = self._reader.drain(timeout_ms)
         if len(events):
             self._write(EventBatch(events, names, realtime_offset_ns()))
+        else:
+            _require_reader(sys.stdout.fileno())
         return len(events)
 
     def _write(self, batch: EventBatch) -> None:
@@ -110,8 +121,8 @@ class _Lines:
 class _Frames:
     """Records as packets of a file, moved in C."""
 
-    def __init__(self, reader: EventReader, file: PcapngFile, note: Note) -> None:
-        self._reader, self._file, self._note = reader, file, note
+    def __init__(self, reader: EventReader, file: PcapngFile, to: Path | int, note: Note) -> None:
+        self._reader, self._file, self._to, self._note = reader, file, to, note
         self._told = 0
 
     def move(self, names: Names, timeout_ms: int) -> int:
@@ -120,6 +131,8 @@ class _Frames:
             moved = self._reader.capture(self._file, names, _RECORDS_AT_ONCE)
         if moved:
             self._tell()
+        elif isinstance(self._to, int):
+            _require_reader(self._to)
         return moved
 
     def _tell(self) -> None:
@@ -134,6 +147,18 @@ class _Frames:
                 if written.errno
                 else "the capture is written again"
             )
+
+
+def _require_reader(fd: int) -> None:
+    """Notice a reader that goes while nothing is to be written.
+
+    Raises:
+        SinkGoneError: there is none.
+    """
+    poll = select.poll()
+    poll.register(fd, 0)  # errors and hang-ups are told unasked
+    if poll.poll(0):
+        raise SinkGoneError("who read the output has gone")
 
 
 def write_lines(
@@ -155,7 +180,7 @@ def write_lines(
         As `tap.Tap`.
     """
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals().caught())
+        signals = stack.enter_context(Signals().caught(printing=True))
         tap = stack.enter_context(
             Tap(instance, manifest, ports, wanted, ring_bytes=LINE_RING_BYTES, note=note)
         )
@@ -183,7 +208,7 @@ def write_file(
         XdpgwError: the file cannot be written.
     """
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals().caught())
+        signals = stack.enter_context(Signals().caught(printing=True))
         tap = stack.enter_context(
             Tap(instance, manifest, [port], wanted, ring_bytes=FRAME_RING_BYTES, note=note)
         )
@@ -196,7 +221,7 @@ def write_file(
             name = to if isinstance(to, Path) else "standard output"
             raise XdpgwError(f"cannot write {name}: {error.strerror}") from error
         with file:
-            _watch(tap, _Frames(reader, file, note), wanted.count, seconds, signals, note)
+            _watch(tap, _Frames(reader, file, to, note), wanted.count, seconds, signals, note)
             return Captured(tap.books, file.written)
 
 
@@ -212,8 +237,7 @@ def _watch(
     moved = 0
     note(f"looking on at {', '.join(tap.ports)}; Ctrl-C ends")
     with suppress(SinkGoneError):
-        # SIGHUP, which others take for "read again": the terminal is gone.
-        while not (signals.stop or signals.reload or (count and moved >= count)):
+        while not (signals.stop or (count and moved >= count)):
             moved += output.move(tap.names, CHECK_MS)
             now = time.monotonic()
             if seconds is not None and now - start >= seconds:
@@ -223,7 +247,8 @@ def _watch(
                 if (gone := tap.check()) is not None:
                     note(f"the filter is no longer on port {gone}")
                     break
-        tap.withdraw()
+    tap.withdraw()
+    with suppress(SinkGoneError):
         _move_rest(tap, output, moved)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable
@@ -49,6 +50,12 @@ class Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _ReaderGoneError from error  # click would exit with 1
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether it is our output that took no more, which has no name for us."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    return error.errno in full and error.filename is None
 
 
 class _ReaderGoneError(Exception):
@@ -447,19 +454,33 @@ def _size(count: int) -> str:
     return f"{count / 1024:.0f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.1f} MiB"
 
 
+def _close_stdout() -> None:
+    """Keep the interpreter from flushing into it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(args: Iterable[str] | None = None) -> None:
     """Run the command and exit. No user's error ends in a traceback."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: else a map would get its number
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     try:
         cli.main(None if args is None else list(args), prog_name="xdpgw", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        _close_stdout()
         sys.exit(130)
     except (BrokenPipeError, _ReaderGoneError):
-        # Keep the interpreter from flushing into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         sys.exit(0)
+    except OSError as error:
+        if not _is_full(error):
+            raise
+        _close_stdout()
+        note(f"xdpgw: cannot write to standard output: {error.strerror}")
+        sys.exit(1)
     except XdpgwError as error:
         note(f"xdpgw: {error}" if error.exit_status != 2 else str(error))
         if error.hint:

@@ -42,7 +42,7 @@ def fail(err: int, doing: str, hint: str | None = None) -> NoReturn:
             f"no permission for {doing}",
             hint
             or "run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON "
-            "(before kernel 5.8: CAP_SYS_ADMIN)",
+            "(before kernel 5.8, and to open what is not pinned: CAP_SYS_ADMIN)",
             code,
         )
     if code in (errno.ENOSYS, errno.EOPNOTSUPP, _ENOTSUPP):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
@@ -34,6 +35,9 @@ __all__ = ["rules_of_file", "rules_of_filter", "serve", "status_of"]
 WAIT_MS = 200
 """How long the log may sleep before the process looks at its signals and at files that are due."""
 
+PATIENCE_S = 1.0
+"""After it, a second signal ends who waits for a reader. timeout(1) sends each signal twice."""
+
 Note = Callable[[str], None]
 
 
@@ -43,21 +47,35 @@ class Signals:
     def __init__(self) -> None:
         self.stop = False
         self.reload = False
+        self._stopped_at = 0.0
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         self.stop = True
+
+    def _stop_printing(self, signum: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self.stop:
+            self.stop, self._stopped_at = True, now
+        elif now - self._stopped_at > PATIENCE_S:
+            raise KeyboardInterrupt
 
     def _reload(self, signum: int, frame: FrameType | None) -> None:
         self.reload = True
 
     @contextmanager
-    def caught(self) -> Iterator[Signals]:
-        """Catch SIGINT and SIGTERM (stop) and SIGHUP (reload) instead of dying of them."""
-        handlers = {
-            signal.SIGINT: self._stop,
-            signal.SIGTERM: self._stop,
-            signal.SIGHUP: self._reload,
-        }
+    def caught(self, *, printing: bool = False) -> Iterator[Signals]:
+        """Catch SIGINT and SIGTERM (stop) and SIGHUP (reload) instead of dying of them.
+
+        Args:
+            printing: SIGHUP, of a terminal that is gone, means stop, and nothing under nohup. A
+                later signal raises KeyboardInterrupt, as nobody may read what is being printed.
+        """
+        stop = self._stop_printing if printing else self._stop
+        handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
+        if not printing:
+            handlers[signal.SIGHUP] = self._reload
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            handlers[signal.SIGHUP] = stop
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield self

@@ -22,7 +22,7 @@ from xdpgw import _abi as abi
 from xdpgw import loader
 from xdpgw._abi import OpenCounter, OpenHas
 from xdpgw._native import ffi, lib
-from xdpgw.errors import KernelError, UnsupportedError, VerifierError, XdpgwError
+from xdpgw.errors import KernelError, UnsupportedError, VerifierError
 from xdpgw.events import EventReader, formatted, realtime_offset_ns
 from xdpgw.kernel import BpfObject, Link
 from xdpgw.maps import pointer_to
@@ -217,7 +217,7 @@ def watch(
         As `load`, and where there is no tracefs or no such tracepoint.
     """
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals().caught())
+        signals = stack.enter_context(Signals().caught(printing=True))
         obj = stack.enter_context(load(wanted, kernel_btf=kernel_btf, debug=verbose))
         if verbose:
             note(f"types of this kernel: {kernel_btf or KERNEL_BTF}")
@@ -273,15 +273,8 @@ def _print(batch: NDArray[np.void], as_json: bool) -> None:
         out = json_of(batch, realtime_offset_ns())
     else:
         out = "\n".join([*lines_of(batch, realtime_offset_ns()), ""]).encode()
-    try:
-        sys.stdout.buffer.write(out)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # Else the interpreter's own flush at exit complains of it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise XdpgwError(f"cannot write to standard output: {error.strerror}") from error
+    sys.stdout.buffer.write(out)
+    sys.stdout.buffer.flush()
 
 
 def json_of(opens: NDArray[np.void], offset_ns: int) -> bytes:

@@ -57,7 +57,7 @@ def watch(
         raise XdpgwError(f"no such interface: {port}", f"there is {here}") from error
     image = compile_rules(rules.resolve(config.loads(POLICY, file="sourceip")))
     with ExitStack() as stack:
-        signals = stack.enter_context(Signals().caught())
+        signals = stack.enter_context(Signals().caught(printing=True))
         loaded = stack.enter_context(loader.load(image, [None]))
         reader = stack.enter_context(EventReader(loaded.maps["events"]))
         link, _, why = Link.attach_as(loaded.programs[None], ifindex, mode)

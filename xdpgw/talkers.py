@@ -144,12 +144,15 @@ class Talkers:
         verdict: Verdict | None = None,
         port: str | None = None,
     ) -> Talkers:
-        """Those in any of some prefixes, with this last verdict, last seen on this port."""
+        """Those in any of some prefixes, with this last verdict, last seen on this port.
+
+        A prefix that is longer than what was looked at of an address finds the source it is in.
+        """
         import numpy as np
 
         keep = np.ones(len(self.rows), bool)
         if within:
-            keep &= np.logical_or.reduce([_covered(self.rows, prefix) for prefix in within])
+            keep &= np.logical_or.reduce([self._covered(prefix) for prefix in within])
         if verdict is not None:
             keep &= self.rows["verdict"] == verdict
         if port is not None:
@@ -173,6 +176,22 @@ class Talkers:
         ties = (address[:, 1], address[:, 0], ~rows["packets"])
         order = np.lexsort((*ties, ~rows[column]))
         return [self._talker(row) for row in rows[order].tolist()]
+
+    def _covered(self, prefix: Prefix) -> NDArray[np.bool_]:
+        """Which of the sources are in a prefix."""
+        import numpy as np
+
+        family, base, bits = prefix
+        width = 32 if family == 4 else 128
+        mask = (1 << width) - (1 << width - min(bits, self.prefixes.get(family, width)))
+        wanted, masks = (
+            np.frombuffer(x.to_bytes(width // 8, "big").ljust(16, b"\0"), np.uint64)
+            for x in (base & mask, mask)
+        )
+        address = np.ascontiguousarray(self.rows["addr"]).view(np.uint64).reshape(-1, 2)
+        found: NDArray[np.bool_] = (address & masks == wanted).all(axis=1)
+        found &= self.rows["family"] == family
+        return found
 
     def total(self) -> Sum:
         """Of all of them."""
@@ -316,23 +335,6 @@ def _merged_family(rows: NDArray[np.void]) -> NDArray[np.void]:
         out[name] = np.add.reduceat(rows[name], starts)
     out["first_ns"] = np.minimum.reduceat(rows["first_ns"], starts)
     return out
-
-
-def _covered(rows: NDArray[np.void], prefix: Prefix) -> NDArray[np.bool_]:
-    """Which of the sources are in a prefix."""
-    import numpy as np
-
-    family, base, bits = prefix
-    width = 32 if family == 4 else 128
-    mask = (1 << width) - (1 << width - bits)
-    wanted, masks = (
-        np.frombuffer(x.to_bytes(width // 8, "big").ljust(16, b"\0"), np.uint64)
-        for x in (base & mask, mask)
-    )
-    address = np.ascontiguousarray(rows["addr"]).view(np.uint64).reshape(-1, 2)
-    found: NDArray[np.bool_] = (address & masks == wanted).all(axis=1)
-    found &= rows["family"] == family
-    return found
 
 
 def _source(family: int, addr: bytes, bits: int) -> Source:

@@ -175,6 +175,20 @@ def test_capture_ends_on_a_signal_with_a_whole_file(
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("before", ["", "of somebody else"])
+def test_file_that_is_there_is_replaced_and_its_mode_with_it(
+    before: str, gate: Live, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.pcapng"
+    file.write_text(before)
+    file.chmod(0o666)
+    with looking(gate.bed, tmp_path, "capture", "left", "-w", file, "--count", 1) as command:
+        gate.send([WEB])
+        assert command.process.wait(60) == 0
+    assert list(read_frames(file)) == [WEB]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_detach_ends_a_capture(gate: Live, tmp_path: Path) -> None:
     with looking(gate.bed, tmp_path, "capture", "left", "-w", tmp_path / "x") as command:
         gate.send([WEB])
@@ -260,6 +274,55 @@ def test_capture_ends_with_who_reads_it(gate: Live, tmp_path: Path) -> None:
     assert gate.send([WEB]).rules["web"] == 1
 
 
+def test_capture_ends_on_a_signal_though_nobody_takes_it(gate: Live, tmp_path: Path) -> None:
+    big = f.eth(f.ipv4(f.udp(bytes(1400), dport=53)))
+    with looking_into(gate, tmp_path, "capture", "left", "-w", "-") as command:
+        until(lambda: b"looking on" in (tmp_path / "err").read_bytes(), "it looks on")
+        gate.send([big] * 400)  # a pipe takes 64 KiB
+        until(lambda: "pipe" in Path(f"/proc/{command.pid}/wchan").read_text(), "the pipe is full")
+        command.send_signal(signal.SIGINT)
+        assert command.wait(60) == 0
+    told = (tmp_path / "err").read_text()
+    assert "seen 400 = captured 400 + lost 0 + over the rate 0; " in told
+    assert "of the captured could not be written" in told
+
+
+def test_trace_ends_on_a_second_signal_though_nobody_takes_it(gate: Live, tmp_path: Path) -> None:
+    with looking_into(gate, tmp_path, "trace", "left", "--rate", "off") as command:
+        until(lambda: b"looking on" in (tmp_path / "err").read_bytes(), "it looks on")
+        gate.send([DNS] * 2000)  # a pipe takes 64 KiB
+        until(lambda: "pipe" in Path(f"/proc/{command.pid}/wchan").read_text(), "the pipe is full")
+
+        def ended() -> bool:
+            command.send_signal(signal.SIGINT)
+            return command.poll() is not None
+
+        until(ended, "its end")
+        assert command.wait() in (130, -signal.SIGINT)  # told once more at its very end
+        assert not is_seen(gate)
+
+
+@pytest.mark.parametrize("words", [("capture", "left", "-w", "-"), ("trace", "left")])
+def test_closed_standard_output_is_one_that_nobody_reads(
+    words: tuple[str, ...], gate: Live
+) -> None:
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *_command(gate.bed, *words, "--for", "200ms")]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "seen 0 = captured 0" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("capture", "left", "-w", "-"), ("trace", "left")])
+def test_reader_that_goes_while_no_packet_comes_ends_it(
+    words: tuple[str, ...], gate: Live, tmp_path: Path
+) -> None:
+    with looking_into(gate, tmp_path, *words) as command:
+        until(lambda: b"looking on" in (tmp_path / "err").read_bytes(), "it looks on")
+        assert command.stdout is not None
+        command.stdout.close()
+        assert command.wait(60) == 0
+
+
 @contextmanager
 def looking_into(gate: Live, folder: Path, *args: object) -> Iterator[subprocess.Popen[bytes]]:
     """A command whose output is a pipe."""
@@ -336,6 +399,53 @@ def test_full_disk_leaves_whole_packets_and_is_told(gate: Live, tmp_path: Path) 
         assert set(frames) == {big}
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("before", [b"", b"kept"])
+def test_full_disk_behind_standard_output_costs_nothing_that_is_there(
+    before: bytes, gate: Live, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], check=True)
+    try:
+        big, out = f.eth(f.ipv4(f.udp(bytes(1400), dport=53))), disk / "out"
+        out.write_bytes(before)
+        (tmp_path / "out.txt").symlink_to(out)
+        with looking(gate.bed, tmp_path, "capture", "left", "-w", "-") as command:
+            for _ in range(4):
+                gate.send([big] * 40)
+            command.said("cannot write the capture: No space left on device")
+            assert command.end() == 1
+        whole = tmp_path / "whole"
+        whole.write_bytes(out.read_bytes().removeprefix(before))
+        assert out.read_bytes() == before + whole.read_bytes()
+        frames = list(read_frames(whole))
+        assert 0 < len(frames) < 160
+        assert len(tshark(whole, "frame.number")) == len(frames)  # which complains of half a packet
+        assert set(frames) == {big}
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("words", [("status",), ("sources", "--json"), ("trace", "--count", "1")])
+def test_output_that_takes_no_more_is_a_sentence(words: tuple[str, ...], gate: Live) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(
+            _command(gate.bed, *words), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+
+        def is_done() -> bool:
+            gate.send([DNS])
+            return process.poll() is not None
+
+        until(is_done, "the end")
+        said = process.communicate()[1]
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == (
+        "xdpgw: cannot write to standard output: No space left on device"
+    )
+    assert "Traceback" not in said
 
 
 def test_trace_tells_all_ports_and_json(bed: TestBed, tmp_path: Path) -> None:

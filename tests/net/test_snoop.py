@@ -379,6 +379,32 @@ def test_snoop_whose_reader_has_gone_ends(bed: TestBed, tmp_path: Path) -> None:
     assert done.stderr == "" or "tracefs" in done.stderr
 
 
+@pytest.mark.parametrize("under", [(), ("nohup",)])
+def test_snoop_ends_with_its_terminal_but_under_nohup(
+    under: tuple[str, ...], bed: TestBed, tmp_path: Path
+) -> None:
+    words = [*under, sys.executable, "-m", "xdpgw", "snoop", "openat"]
+    out = tmp_path / "out.txt"
+    with opener() as child, out.open("w") as file:
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.DEVNULL, cwd=ROOT)
+
+        def told(name: str) -> bool:
+            child.open(tmp_path / name)
+            return name in out.read_text() or process.poll() is not None
+
+        try:
+            until(lambda: told("before"), "a call")
+            process.send_signal(signal.SIGHUP)
+            if under:
+                until(lambda: told("behind"), "a call after the signal")
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT_S) == 0
+            assert ("behind" in out.read_text()) == bool(under)
+        finally:
+            process.kill()
+            process.wait()
+
+
 def test_snoop_into_a_full_disk_says_so(bed: TestBed) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(

@@ -107,6 +107,16 @@ def test_only_within_prefixes(words: list[str], kept: list[str]) -> None:
     assert {str(x.source) for x in every.only(within=within).top(None)} == set(kept)
 
 
+@pytest.mark.parametrize(
+    "word", ["10.1.2.3", "10.1.2.0/24", "2001:db8::5", "2001:db8:0:0:8000::/65"]
+)
+def test_only_within_less_than_a_counted_prefix_finds_the_source_it_is_in(word: str) -> None:
+    rows = columns([(x, 1, 1, 0, 0, 0, Verdict.PASS) for x in ("10.1.0.0", "2001:db8::")])
+    every = Talkers(rows, {}, {4: 16, 6: 64}, 0, Sum(), 0)
+    (found,) = every.only(within=addresses(word)).top(None)
+    assert ipaddress.ip_network(word).subnet_of(found.source)
+
+
 def test_only_by_verdict_and_port() -> None:
     rows = columns([(x, 1, 1, 0, 0, 0, v) for x, v in zip(SOURCES, Verdict, strict=False)])
     rows["port"] = [0, 1] * 3 + [0]
