@@ -133,6 +133,34 @@ def test_run_ends_though_nobody_reads_its_output(bed: TestBed, tmp_path: Path) -
     os.close(nobody)
 
 
+@pytest.mark.parametrize("stderr", ["full", "unread", "gone"])
+def test_run_goes_on_though_nobody_can_be_told(bed: TestBed, tmp_path: Path, stderr: str) -> None:
+    path = policy(tmp_path, f'{{ journald = "{tmp_path}/journal" }}', '{ jsonl = "events" }')
+    nobody = -1
+    if stderr == "full":
+        (tmp_path / "err.txt").symlink_to("/dev/full")
+    else:
+        os.mkfifo(tmp_path / "err.txt")
+        nobody = os.open(tmp_path / "err.txt", os.O_RDWR | os.O_NONBLOCK)
+        if stderr == "unread":
+            os.write(nobody, bytes(1 << 16))
+    with running(bed, tmp_path, "run", path) as run:
+        until(lambda: xdpgw(bed, "status").returncode == 0, "a filter")
+        if stderr == "gone":
+            os.close(nobody)
+        send(bed, 100)
+        until(lambda: books(bed)["journal"]["failing"], "trouble")
+        run.tell(signal.SIGHUP)  # which is answered
+        listener = UnixDatagrams(tmp_path / "journal")
+        until_written(bed, "journal", 100)
+        until_written(bed, "events", 100)
+        listener.stop()
+        assert len(listener.heard) == 100
+        assert run.end(signal.SIGTERM) == 0
+    if stderr == "unread":
+        os.close(nobody)
+
+
 def test_sighup_changes_sinks_while_events_flow_and_those_that_stay_lose_nothing(
     bed: TestBed, tmp_path: Path
 ) -> None:
