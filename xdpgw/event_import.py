@@ -12,12 +12,17 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from xdpgw._abi import Frag, Reason, Verdict
 from xdpgw.errors import XdpgwError
 from xdpgw.event_store import COLUMNS, INSERT, NAMED, SCHEMA, Numbers, rows_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["imported", "is_database"]
 
@@ -62,13 +67,31 @@ def _rows(path: Path, numbers: Numbers, notes: list[str]) -> Iterator[tuple[Any,
     from xdpgw.events import EventBatch, Names
     from xdpgw.sinks import binary
 
+    wrong = 0
+
     if not _head(path).startswith(binary.MAGIC):
         yield from _of_lines(path, numbers, notes)
         return
     header, events = binary.read_header(path), binary.read(path)
     names = Names(header.ports, header.rules)
     for at in range(0, len(events), _PIECE):
-        yield from rows_of(EventBatch(events[at : at + _PIECE], names, 0), numbers)
+        some = events[at : at + _PIECE]
+        right = some[_are_events(some)]
+        wrong += len(some) - len(right)
+        if len(right):
+            yield from rows_of(EventBatch(right, names, 0), numbers)
+    if wrong:
+        notes.append(f"{path}: {wrong} of {len(events)} records are no events")
+
+
+def _are_events(records: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which records could be events: what a power cut left behind the last one need not be."""
+    import numpy as np
+
+    right = np.asarray(records["ts_ns"] < 1 << 63)
+    for member, values in (("verdict", Verdict), ("reason", Reason), ("frag", Frag)):
+        right &= np.isin(records[member], [x.value for x in values])
+    return right & np.isin(records["family"], (0, 4, 6))
 
 
 def _of_lines(path: Path, numbers: Numbers, notes: list[str]) -> Iterator[tuple[Any, ...]]:
