@@ -15,7 +15,7 @@ from xdpgw import __version__
 from xdpgw.cli_blocks import block, blocks, unblock
 from xdpgw.cli_capture import capture, trace
 from xdpgw.cli_generate import generate as generate_command
-from xdpgw.cli_json import as_json_option, in_force, note, print_json, snapshot
+from xdpgw.cli_json import as_json_option, in_force, note, note_in_passing, print_json, snapshot
 from xdpgw.cli_log import log as log_command
 from xdpgw.cli_metrics import metrics
 from xdpgw.cli_snoop import snoop
@@ -181,7 +181,7 @@ def run(file: Path) -> None:
     from xdpgw.service import serve
 
     policy, _ = _read(file)
-    serve(policy, note=note)
+    serve(policy, note=note_in_passing)
 
 
 @cli.command()
@@ -461,11 +461,10 @@ def _close_stdout() -> None:
 
 def main(args: Iterable[str] | None = None) -> None:
     """Run the command and exit. No user's error ends in a traceback."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: else a map would get its number
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    _require_streams()
     try:
         cli.main(None if args is None else list(args), prog_name="xdpgw", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -486,3 +485,15 @@ def main(args: Iterable[str] | None = None) -> None:
         if error.hint:
             note(f"  {error.hint}")
         sys.exit(error.exit_status)
+
+
+def _require_streams() -> None:
+    """Open what the caller has closed of stdin, stdout and stderr, so that nothing else gets these
+    numbers: a map of the filter could be written to as stdout."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,6 +23,7 @@ __all__ = [
     "duration_text",
     "in_force",
     "note",
+    "note_in_passing",
     "print_json",
     "reading",
     "snapshot",
@@ -28,12 +32,28 @@ __all__ = [
 
 _T = TypeVar("_T")
 
+PATIENCE_MS = 50
+"""For a reader of stderr that is slow; one that stands still is not waited for."""
+
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def note(text: str) -> None:
-    """Say something to the person, on stderr."""
-    click.echo(text, err=True)
+    """Say something to the person, on stderr; to nobody where that is full or closed."""
+    with suppress(OSError):
+        click.echo(text, err=True)
+
+
+def note_in_passing(text: str) -> None:
+    """As `note`, for a process that others depend on: what nobody reads is not waited for long. May
+    be called from any thread."""
+    data = memoryview(f"{text}\n".encode(errors="backslashreplace"))
+    fd = sys.stderr.fileno()
+    ready = select.poll()
+    ready.register(fd, select.POLLOUT)
+    with suppress(OSError):
+        while data and ready.poll(PATIENCE_MS):
+            data = data[os.write(fd, data[: select.PIPE_BUF]) :]
 
 
 def print_json(data: Any) -> None:

@@ -28,6 +28,8 @@ TOP = 20
 """Groups that --by shows, unless told otherwise."""
 GROUPS = ("src", "dst", "rule", "verdict", "reason", "port", "proto", "sport", "dport", "vlan")
 """Columns of the log by which events are worth counting."""
+_LAST_NS = 2**63 - 1
+"""The last time that SQLite has a number for, in the year 2262."""
 
 
 @click.group()
@@ -54,7 +56,9 @@ def log() -> None:
 @click.option("--proto", multiple=True, metavar="NAME|N", help="tcp, udp, icmp, or a number.")
 @click.option("--sport", multiple=True, metavar="N|N-N", help="Source port of TCP, UDP or SCTP.")
 @click.option("--dport", multiple=True, metavar="N|N-N", help="Destination port.")
-@click.option("--limit", type=click.IntRange(min=1), help="The youngest N; with --by, the top N.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10**12), help="The youngest N; with --by, the top N."
+)
 @click.option("--count", is_flag=True, help="Only how many there are.")
 @click.option("--by", multiple=True, type=click.Choice(GROUPS), help="Counts by it, top first.")
 @click.option("--sql", metavar="QUERY", help="A query of your own, over the view log.")
@@ -204,7 +208,8 @@ def _time_ns(word: str, now_ns: int) -> int:
     try:
         when = datetime.fromisoformat(word)
         # Whole microseconds: a float of that size has none left.
-        return int(when.timestamp()) * 10**9 + when.microsecond * 1000
+        ns = int(when.timestamp()) * 10**9 + when.microsecond * 1000
+        return max(0, min(ns, _LAST_NS))
     except (ValueError, OverflowError, OSError) as error:
         raise Wrong(f'"{word}" is not a time', "write 1h, or 2026-03-01T10:00:00Z") from error
 

@@ -248,7 +248,8 @@ def read(path: Path | str) -> Config:
     except OSError as error:
         reason = error.strerror or str(error)
         raise _unreadable(path, f"cannot be read: {reason}", _OS_HINTS.get(type(error))) from error
-    return parse(text, path, path.parent)
+    # Absolute, as who reads the policy in force knows it: one place has one name.
+    return parse(text, path, path.absolute().parent)
 
 
 def loads(text: str, *, file: str = "<policy>", base: Path = Path()) -> Config:

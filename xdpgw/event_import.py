@@ -12,12 +12,17 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from xdpgw._abi import Frag, Reason, Verdict
 from xdpgw.errors import XdpgwError
 from xdpgw.event_store import COLUMNS, INSERT, NAMED, SCHEMA, Numbers, rows_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["imported", "is_database"]
 
@@ -62,17 +67,35 @@ def _rows(path: Path, numbers: Numbers, notes: list[str]) -> Iterator[tuple[Any,
     from xdpgw.events import EventBatch, Names
     from xdpgw.sinks import binary
 
+    wrong = 0
+
     if not _head(path).startswith(binary.MAGIC):
         yield from _of_lines(path, numbers, notes)
         return
     header, events = binary.read_header(path), binary.read(path)
     names = Names(header.ports, header.rules)
     for at in range(0, len(events), _PIECE):
-        yield from rows_of(EventBatch(events[at : at + _PIECE], names, 0), numbers)
+        some = events[at : at + _PIECE]
+        right = some[_are_events(some)]
+        wrong += len(some) - len(right)
+        if len(right):
+            yield from rows_of(EventBatch(right, names, 0), numbers)
+    if wrong:
+        notes.append(f"{path}: {wrong} of {len(events)} records are no events")
+
+
+def _are_events(records: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which records could be events: what a power cut left behind the last one need not be."""
+    import numpy as np
+
+    right = np.asarray(records["ts_ns"] < 1 << 63)
+    for member, values in (("verdict", Verdict), ("reason", Reason), ("frag", Frag)):
+        right &= np.isin(records[member], [x.value for x in values])
+    return right & np.isin(records["family"], (0, 4, 6))
 
 
 def _of_lines(path: Path, numbers: Numbers, notes: list[str]) -> Iterator[tuple[Any, ...]]:
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    decode = msgspec.json.Decoder(_Line).decode
     count = wrong = 0
     try:
         with _opened(path) as file:
@@ -80,7 +103,7 @@ def _of_lines(path: Path, numbers: Numbers, notes: list[str]) -> Iterator[tuple[
                 count += 1
                 try:
                     yield _row(decode(line), numbers)
-                except (msgspec.DecodeError, KeyError, TypeError, ValueError, OSError):
+                except (msgspec.DecodeError, ValueError, OSError):
                     wrong += 1
     except (OSError, EOFError) as error:
         raise XdpgwError(f"cannot read {path}: {error}") from error
@@ -92,19 +115,53 @@ def _of_lines(path: Path, numbers: Numbers, notes: list[str]) -> Iterator[tuple[
         notes.append(f"{path}: {wrong} of {count} lines are no events")
 
 
-def _row(line: dict[str, Any], numbers: Numbers) -> tuple[Any, ...]:
-    line["ts_ns"] = None if line["ts"] is None else _ns(line["ts"])
+_U8 = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
+_U16 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+_U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+
+
+class _Line(msgspec.Struct):
+    """A line of the sink `jsonl`, with what struct xg_event has room for."""
+
+    ts: str | None
+    port: str | None
+    queue: _U32
+    src: str | None
+    dst: str | None
+    proto: _U8 | None
+    sport: _U16 | None
+    dport: _U16 | None
+    tcp_flags: _U8 | None
+    icmp_type: _U8 | None
+    icmp_code: _U8 | None
+    frag: Literal["no", "first", "later"] | None
+    ttl: _U8 | None
+    dscp: _U8 | None
+    vlan: _U16 | None
+    ethertype: _U16 | None
+    len: _U32
+    verdict: str
+    reason: str
+    rule: str | None
+
+
+def _row(line: _Line, numbers: Numbers) -> tuple[Any, ...]:
+    row: dict[str, Any] = msgspec.structs.asdict(line)
+    row["ts_ns"] = None if line.ts is None else _ns(line.ts)
     for name in ("src", "dst"):
-        line[name] = _key(line[name])
+        row[name] = _key(row[name])
     for name, table in NAMED.items():
-        if line[name] is not None:
-            line[name] = numbers(table, line[name])
-    return tuple(line[name] for name in COLUMNS)
+        if row[name] is not None:
+            row[name] = numbers(table, row[name])
+    return tuple(row[name] for name in COLUMNS)
 
 
 def _ns(text: str) -> int:
     """A time as the JSON lines have it, as CLOCK_REALTIME."""
-    return _second(text[:19]) * 10**9 + int(text[20:29])
+    ns = _second(text[:19]) * 10**9 + int(text[20:29])
+    if not 0 <= ns < 1 << 63:
+        raise ValueError(f"{text} is no time of an event")
+    return ns
 
 
 @lru_cache(maxsize=16)

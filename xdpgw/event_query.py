@@ -317,6 +317,8 @@ class EventLog:
             yield
         except _LateError as error:
             raise self._too_late() from error
+        except UnicodeEncodeError as error:
+            raise XdpgwError("what is asked for is not UTF-8", "correct the option") from error
         except (sqlite3.Error, sqlite3.Warning) as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_INTERRUPT:

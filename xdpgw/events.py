@@ -11,9 +11,10 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Self
 
 from xdpgw import sinks
@@ -78,6 +79,10 @@ class Names:
         """Name of a rule; None where it has none, as NO_RULE."""
         return self.rules[slot] if slot < len(self.rules) else None
 
+    def over(self, older: Names) -> Names:
+        """The same, and what slots were called that have no name any more."""
+        return Names(_over(self.ports, older.ports), _over(self.rules, older.rules))
+
     @property
     def native(self) -> Any:
         """The names as a `struct xg_names *`, escaped for JSON; lives as long as this object."""
@@ -106,6 +111,10 @@ def _by_slot(slots: Mapping[str, int]) -> list[str | None]:
     for name, slot in slots.items():
         names[slot] = name
     return names
+
+
+def _over(names: Sequence[str | None], older: Sequence[str | None]) -> Iterator[str | None]:
+    return (y if x is None else x for x, y in zip_longest(names, older))
 
 
 def _escaped(name: str) -> bytes:
@@ -393,9 +402,12 @@ class Pump:
 
     def feed(self, reader: EventReader, names: Names, *, timeout_ms: int) -> int:
         """Drain once and hand over what came. Returns the number of events."""
+        return self.hand_over(reader.drain(timeout_ms), names)
+
+    def hand_over(self, events: NDArray[np.void], names: Names) -> int:
+        """Hand what a reader drained to all sinks; never waits. Returns the number of events."""
         import numpy as np
 
-        events = reader.drain(timeout_ms)
         if len(events):
             # The reader's array is written again before a slow sink has read it. By way of bytes,
             # as numpy copies structs member by member.

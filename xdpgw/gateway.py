@@ -339,7 +339,7 @@ def _manifest(
     config, names = image.ruleset.config, image.names
     return Manifest(
         version=__version__,
-        policy_file=os.path.abspath(config.path),
+        policy_file=str(config.path.absolute()),
         policy_text=config.text,
         rules_text=rules.format_rules(config.rules),
         loaded_at_ns=time.time_ns(),

@@ -21,6 +21,7 @@ process died in between) takes the one that names the program that the links run
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -31,7 +32,7 @@ from pathlib import Path
 import msgspec
 
 from xdpgw import _abi as abi
-from xdpgw.errors import AbiMismatch, BusyError, XdpgwError
+from xdpgw.errors import AbiMismatch, BusyError, KernelError, XdpgwError
 from xdpgw.facts import takes_vlan_tags
 from xdpgw.kernel import Link, Map, ensure_bpffs, netns_inode
 from xdpgw.rule_types import Prefix
@@ -275,10 +276,28 @@ class Instance:
 
         It is the inode of the pin, so asking is one stat(2), while `manifest` reads the policy.
         """
+        return self._inode("manifest")
+
+    @property
+    def announced(self) -> int | None:
+        """As `generation`, of what is about to come into force; None mostly."""
+        return self._inode("manifest-next")
+
+    def _inode(self, name: str) -> int | None:
         try:
-            return (self.path / "manifest").stat().st_ino
+            return (self.path / name).stat().st_ino
         except FileNotFoundError:
             return None
+
+    def manifests(self) -> list[Manifest]:
+        """The descriptions of the policy in force and, behind it, of one that is announced.
+
+        Raises:
+            AbiMismatch: another version of xdpgw wrote one.
+        """
+        # In this order, as the one becomes the other.
+        announced, current = (self._read(self.path / x) for x in ("manifest-next", "manifest"))
+        return [x for x in (current, announced) if x is not None]
 
     def manifest(self) -> Manifest | None:
         """The description of the policy that the links run; None where there is no filter.
@@ -286,8 +305,7 @@ class Instance:
         Raises:
             AbiMismatch: another version of xdpgw wrote it.
         """
-        found = [self._read(self.path / name) for name in ("manifest-next", "manifest")]
-        known = [m for m in found if m is not None]
+        known = self.manifests()
         if len(known) < 2:
             return known[0] if known and (self.path / "manifest").exists() else None
         running = set()
@@ -296,14 +314,19 @@ class Instance:
             if link is not None:
                 with link:
                     running.add(link.info().prog_id)
-        newer = {x.prog_id for x in known[0].ports.values()}
-        return known[0] if running & newer else known[1]
+        newer = {x.prog_id for x in known[1].ports.values()}
+        return known[1] if running & newer else known[0]
 
     def _read(self, path: Path) -> Manifest | None:
         if not path.exists():
             return None
-        with Map.from_pin(path) as blob:
-            raw = blob.array().tobytes().rstrip(b"\0")
+        try:
+            with Map.from_pin(path) as blob:
+                raw = blob.array().tobytes().rstrip(b"\0")
+        except KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None  # it was renamed or withdrawn under our hands
         try:
             version = msgspec.json.decode(raw, type=_Version).abi
             if version == abi.MANIFEST_VERSION:

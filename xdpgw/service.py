@@ -97,7 +97,7 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
     """
     instance = instance or Instance()
     session = find_session()
-    prepared, existed = prepare(policy), instance.exists
+    prepared, existed, names = prepare(policy), instance.exists, EventNames(instance)
     with (
         Signals().caught() as signals,
         LiveSets() as live,
@@ -108,7 +108,7 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
             instance,
             session=session,
             live=live,
-            first=partial(_begin, policy, pump, metrics),
+            first=partial(_begin, policy, pump, names, metrics),
         ) as applied,
         Targets(instance, note) as targets,
         blocks.sweeping(instance, note),
@@ -125,15 +125,41 @@ def serve(policy: Config, *, note: Note, instance: Instance | None = None) -> No
         while not signals.stop:
             feeds.follow(policy)
             metrics.follow(policy.metrics)
-            changed = _pump(policy, instance, signals, note, targets, feeds, live, pump, board)
+            changed = _pump(
+                policy, instance, signals, note, targets, feeds, live, pump, names, board
+            )
             if not changed:
                 break
             policy = changed
         _close(pump, board, note)
 
 
-def _begin(policy: Config, pump: Pump, metrics: Endpoint) -> None:
+class EventNames:
+    """What slots in events are called, by the policies that were in force when they were written.
+
+    A slot goes to another rule only two reloads later, so the names of before stand in for those
+    that are gone.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._read_at: tuple[int | None, int | None] | None = None
+        self._names = Names()
+
+    def now(self) -> Names:
+        """For events that were drained before this is called, whoever replaces the policy."""
+        at = self._instance.generation, self._instance.announced
+        if at != self._read_at:
+            for manifest in self._instance.manifests():
+                found = Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
+                self._names = found.over(self._names)
+            self._read_at = at
+        return self._names
+
+
+def _begin(policy: Config, pump: Pump, names: EventNames, metrics: Endpoint) -> None:
     """What can fail for want of a file or an address, before anything in the kernel changes."""
+    names.now()  # of an orphaned filter, whose events are still in the ring
     pump.change(policy.log.sinks)
     metrics.serve(policy.metrics)
 
@@ -161,18 +187,18 @@ def _pump(
     feeds: Feeds,
     live: LiveSets,
     pump: Pump,
+    names: EventNames,
     board: SinkBoard,
 ) -> Config | None:
     """Move events to the policy's sinks. Returns the next policy, None when it is time to stop."""
     manifest = instance.manifest()
     if manifest is None:
         return None
-    names = Names.of(ports=manifest.port_slots, rules=manifest.rule_slots)
     with ExitStack() as stack:
         books = stack.enter_context(instance.books())
         reader = stack.enter_context(EventReader(books["events"]))
         while True:
-            pump.feed(reader, names, timeout_ms=WAIT_MS)
+            _move(reader, names, pump, timeout_ms=WAIT_MS)
             targets.publish()
             board.publish(pump.stats)
             if signals.stop:
@@ -180,7 +206,7 @@ def _pump(
                 targets.close()
                 if manifest.on_exit == "detach":
                     gateway.detach(instance)
-                _drain(pump, reader, names)
+                _drain(reader, names, pump)
                 _tell_log(stats.read_log(books["log_counters"]), note)
                 return None
             if (generation := instance.generation) != live.generation:
@@ -189,7 +215,7 @@ def _pump(
                 if current is None:
                     note("the filter was detached by another process")
                     targets.close()
-                    _drain(pump, reader, names)
+                    _drain(reader, names, pump)
                     return None
                 note("the policy was replaced by another process")
                 replaced = configs.loads(
@@ -212,11 +238,17 @@ def _pump(
                     return renewed
 
 
-def _drain(pump: Pump, reader: EventReader, names: Names) -> None:
+def _move(reader: EventReader, names: EventNames, pump: Pump, *, timeout_ms: int) -> int:
+    """Drain once and hand over what came. Returns the number of events."""
+    events = reader.drain(timeout_ms)
+    return pump.hand_over(events, names.now())
+
+
+def _drain(reader: EventReader, names: EventNames, pump: Pump) -> None:
     """Read what is in the ring now; a filter that stays may go on filling it for ever."""
     left = reader.used_bytes
     while left > 0:
-        moved = pump.feed(reader, names, timeout_ms=0)
+        moved = _move(reader, names, pump, timeout_ms=0)
         if not moved:
             return
         left -= moved * abi.event_dtype().itemsize

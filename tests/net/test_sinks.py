@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from tests import frames as f
 from tests.net.process import Running, data, running, until, xdpgw
 from tests.unit.listeners import UnixDatagrams
+from xdpgw.generate import generate
 from xdpgw.pins import Instance
 from xdpgw.sink_stats import SinkBoard, SinkStats, read_sinks
 from xdpgw.sinks import binary
@@ -130,6 +133,34 @@ def test_run_ends_though_nobody_reads_its_output(bed: TestBed, tmp_path: Path) -
     os.close(nobody)
 
 
+@pytest.mark.parametrize("stderr", ["full", "unread", "gone"])
+def test_run_goes_on_though_nobody_can_be_told(bed: TestBed, tmp_path: Path, stderr: str) -> None:
+    path = policy(tmp_path, f'{{ journald = "{tmp_path}/journal" }}', '{ jsonl = "events" }')
+    nobody = -1
+    if stderr == "full":
+        (tmp_path / "err.txt").symlink_to("/dev/full")
+    else:
+        os.mkfifo(tmp_path / "err.txt")
+        nobody = os.open(tmp_path / "err.txt", os.O_RDWR | os.O_NONBLOCK)
+        if stderr == "unread":
+            os.write(nobody, bytes(1 << 16))
+    with running(bed, tmp_path, "run", path) as run:
+        until(lambda: xdpgw(bed, "status").returncode == 0, "a filter")
+        if stderr == "gone":
+            os.close(nobody)
+        send(bed, 100)
+        until(lambda: books(bed)["journal"]["failing"], "trouble")
+        run.tell(signal.SIGHUP)  # which is answered
+        listener = UnixDatagrams(tmp_path / "journal")
+        until_written(bed, "journal", 100)
+        until_written(bed, "events", 100)
+        listener.stop()
+        assert len(listener.heard) == 100
+        assert run.end(signal.SIGTERM) == 0
+    if stderr == "unread":
+        os.close(nobody)
+
+
 def test_sighup_changes_sinks_while_events_flow_and_those_that_stay_lose_nothing(
     bed: TestBed, tmp_path: Path
 ) -> None:
@@ -181,7 +212,7 @@ def test_reload_by_another_process_with_a_sink_that_cannot_be_opened_tries_again
         assert xdpgw(bed, "reload", path).returncode == 0
         run.said("it is tried again when there are events")
         send(bed, 5)
-        until(lambda: books(bed)["bin"]["queued"] == 5, "events that wait")
+        until(lambda: books(bed).get("bin", {}).get("queued") == 5, "events that wait")
         (tmp_path / "no").mkdir()
         until_written(bed, "bin", 5)
         until_written(bed, "events", 5)
@@ -209,3 +240,66 @@ def test_books_are_read_whole_while_they_are_written(bed: TestBed, tmp_path: Pat
                 assert len(found) == 16
                 assert {(x.written, x.lost) for x in found} == {(number, number)}
             board.close()
+
+
+def test_events_are_told_with_the_rules_that_wrote_them_whoever_replaces_the_policy(
+    bed: TestBed, tmp_path: Path
+) -> None:
+    path = policy(tmp_path, '{ jsonl = "events" }')
+    written = 0
+
+    def rename(rule: str) -> None:
+        path.write_text(re.sub(r"\w+ drop", f"{rule} drop", path.read_text()))
+
+    def put(count: int) -> None:
+        nonlocal written
+        with bed.peer.entered():
+            generate("left-peer", [FRAME], count=count, rate_pps=20_000)
+        written += count
+        until(lambda: data(bed, "status")["log"]["written"] == written, f"{written} events")
+
+    with running(bed, tmp_path, "run", path) as run:
+        run.said("left: attached")
+        run.tell(signal.SIGSTOP)
+        put(6000)  # more than it drains before it looks at its signals
+        rename("ten")
+        run.tell(signal.SIGHUP)
+        run.tell(signal.SIGCONT)
+        run.said("left: switched")
+
+        run.tell(signal.SIGSTOP)
+        put(20)
+        rename("eleven")
+        assert xdpgw(bed, "reload", path).returncode == 0
+        put(20)
+        run.tell(signal.SIGCONT)
+        run.said("replaced by another process")
+
+        until_written(bed, "events", 6040)
+        run.end(signal.SIGKILL)
+        put(20)
+        rename("twelve")
+        with running(bed, tmp_path, "run", path):
+            until_written(bed, "events", 20)
+    lines = (tmp_path / "events").read_text().splitlines()
+    assert Counter(json.loads(line)["rule"] for line in lines) == {
+        "nine": 6000,
+        "ten": 20,
+        "eleven": 40,
+    }
+
+
+def test_reload_by_another_process_keeps_the_sinks_of_a_policy_with_a_relative_name(
+    bed: TestBed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = policy(tmp_path, '{ jsonl = "events" }')
+    monkeypatch.chdir(tmp_path)
+    with running(bed, tmp_path, "run", path.name) as run:
+        run.said("left: attached")
+        send(bed, 5)
+        until_written(bed, "events", 5)
+        assert xdpgw(bed, "reload", path).returncode == 0
+        run.said("replaced by another process")
+        send(bed, 5)
+        until_written(bed, "events", 10)
+        assert "cannot open" not in run.err.read_text()

@@ -160,3 +160,28 @@ def test_output_into_a_closed_pipe_is_quiet(policy: Path) -> None:
     command = f"set -o pipefail; {sys.executable} -m xdpgw rules {policy} --json | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def run_in_shell(line: str, policy: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", line, "sh", sys.executable, "-m", "xdpgw", "rules", str(policy), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_output_on_a_full_disk_is_a_sentence(policy: Path) -> None:
+    done = run_in_shell('"$@" >/dev/full', policy)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "xdpgw: cannot write to standard output: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_trouble(policy: Path, closed: str) -> None:
+    done = run_in_shell(f'"$@" {closed}', policy)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (" >&-" not in f" {closed}")

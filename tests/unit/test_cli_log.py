@@ -229,3 +229,12 @@ def test_log_query_sql_that_nobody_reads_lets_go_of_the_file(log: Path) -> None:
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("since", "until"), [("0001-01-02", "9999-12-30"), ("1900-01-01", "2300-01-01")]
+)
+def test_log_query_takes_times_beyond_all_events(
+    log: Path, capfdbinary: pytest.CaptureFixture[bytes], since: str, until: str
+) -> None:
+    assert told(capfdbinary, log, "--since", since, "--until", until, "--count") == "3\n"

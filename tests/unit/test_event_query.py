@@ -365,6 +365,60 @@ def test_log_in_several_files_is_one(tmp_path: Path) -> None:
         EventLog(*paths, written(tmp_path / "events.db", numbered(5)))
 
 
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("ttl", 256),
+        ("queue", -1),
+        ("sport", 70000),
+        ("len", None),
+        ("len", 2**70),
+        ("vlan", "a"),
+        ("frag", "maybe"),
+        ("src", "192.0.2"),
+        ("rule", ["a"]),
+        ("ts", "9999-12-31T23:59:59.000000000Z"),
+        ("ts", "0001-01-01T00:00:00.000000000Z"),
+        ("ts", "2026"),
+    ],
+)
+def test_line_with_what_no_event_has_is_none(tmp_path: Path, member: str, value: object) -> None:
+    path, line = tmp_path / "events.jsonl", numbered(1).json_lines()
+    wrong = json.dumps({**json.loads(line), member: value}).encode()
+    path.write_bytes(line + wrong + b"\n")
+    with EventLog(path) as log:
+        assert len(lines(log, Wanted())) == 1
+        assert log.notes == [f"{path}: 1 of 2 lines are no events"]
+
+
+def test_record_that_no_event_could_be_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "events.bin"
+    with closing(BinarySink(path)) as sink:
+        sink.write(numbered(1))
+    with path.open("ab") as file:
+        file.write(b"\xff" * 200)
+    with EventLog(path) as log:
+        assert len(lines(log, Wanted())) == 1
+        assert log.notes == [f"{path}: 2 of 3 records are no events"]
+
+
+def test_segment_with_a_layout_that_cannot_be_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "events.bin"
+    with closing(BinarySink(path)) as sink:
+        sink.write(numbered(1))
+    path.write_bytes(path.read_bytes().replace(b'"itemsize":72', b'"itemsize":71'))
+    with pytest.raises(XdpgwError, match="is no segment of events"):
+        EventLog(path)
+
+
+def test_log_asked_for_what_is_not_utf8_says_so(tmp_path: Path) -> None:
+    with (
+        EventLog(written(tmp_path / "events.db", numbered(1))) as log,
+        pytest.raises(XdpgwError, match="not UTF-8"),
+    ):
+        log.count(Wanted(rule=("\udcff",)))
+
+
 def test_log_without_an_event_is_one(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.touch()

@@ -97,8 +97,11 @@ def read(path: Path | str) -> NDArray[np.void]:
     import numpy as np
 
     header, head_bytes, size = _opened(path)
-    layout = {**header.dtype, "formats": [_format(x) for x in header.dtype["formats"]]}
-    dtype = np.dtype(cast(Any, layout))
+    try:
+        layout = {**header.dtype, "formats": [_format(x) for x in header.dtype["formats"]]}
+        dtype = np.dtype(cast(Any, layout))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_segment(path) from error
     count = (size - head_bytes) // dtype.itemsize
     if not count:  # nothing cannot be mapped
         return np.zeros(0, dtype)
@@ -119,10 +122,14 @@ def _opened(path: Path | str) -> tuple[Header, int, int]:
     except OSError as error:
         raise XdpgwError(f"cannot read {path}: {error.strerror}") from error
     if found is None:
-        raise XdpgwError(
-            f"{path} is no segment of events", "the sink binary of this version writes such"
-        )
+        raise _no_segment(path)
     return *found, size
+
+
+def _no_segment(path: Path | str) -> XdpgwError:
+    return XdpgwError(
+        f"{path} is no segment of events", "the sink binary of this version writes such"
+    )
 
 
 def _read_head(fd: int) -> tuple[Header, int] | None:
