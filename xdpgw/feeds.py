@@ -86,6 +86,10 @@ class Feeds:
             known.every_s, known.due = every_s, min(due, known.due)
             self._watched[feed.path] = before[feed.path] = known
 
+    def rest(self) -> None:
+        """Look after no files until there is a policy to follow."""
+        self._watched = {}
+
     def poll(self) -> Renewed | None:
         """Look at the files that are due. The policy with what is new in them, if anything is."""
         if self._policy is None:

@@ -218,11 +218,11 @@ def _pump(
                     _drain(reader, names, pump)
                     return None
                 note("the policy was replaced by another process")
-                replaced = configs.loads(
-                    current.policy_text,
-                    file=current.policy_file,
-                    base=Path(current.policy_file).parent,
-                )
+                replaced = _replaced(current, note)
+                if replaced is None:
+                    manifest = current
+                    feeds.rest()  # or the policy of before came back with them
+                    continue
                 _serve_targets(replaced, current, targets, note)
                 pump.change(replaced.log.sinks, strict=False)
                 return replaced
@@ -236,6 +236,20 @@ def _pump(
                 renewed = _refresh(fresh, instance, note, targets, live, pump)
                 if renewed is not None:
                     return renewed
+
+
+def _replaced(manifest: Manifest, note: Note) -> Config | None:
+    """The policy that another process put in force; None where this one cannot read it, as when a
+    file of a set is gone by now."""
+    file = manifest.policy_file
+    try:
+        return configs.loads(manifest.policy_text, file=file, base=Path(file).parent)
+    except XdpgwError as error:
+        note(
+            f"{error}\nthat policy is in force; sinks and targets here stay as they were, and no "
+            "file of a set is looked at, until the next reload"
+        )
+        return None
 
 
 def _move(reader: EventReader, names: EventNames, pump: Pump, *, timeout_ms: int) -> int:

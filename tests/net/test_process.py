@@ -166,6 +166,28 @@ def test_reload_by_another_process_is_followed(bed: TestBed, policy: Path) -> No
         assert xdpgw(bed, "rules").stdout == "other  drop  udp to port 9\n"
 
 
+def test_reload_by_another_process_that_cannot_be_read_here_ends_nothing(
+    bed: TestBed, policy: Path
+) -> None:
+    with running(bed, policy.parent, "run", policy) as run, bed.wire() as wire:
+        run.said("left: attached")
+        feed, other = policy.with_name("feed"), policy.with_name("other.toml")
+        feed.write_text("10.9.9.9\n")
+        text = policy.read_text().replace("nine ", "gone drop from @feed\nother ")
+        other.write_text(f'{text}\n[sets]\nfeed = [{{ file = "feed", refresh = "1s" }}]\n')
+        run.tell(signal.SIGSTOP)
+        assert xdpgw(bed, "reload", other).returncode == 0
+        feed.unlink()
+        run.tell(signal.SIGCONT)
+        run.said("until the next reload")
+        wire.send([FRAME])
+        assert "drop  rule other" in run.printed(1)[0]
+        run.tell(signal.SIGHUP)
+        run.said("switched to the new policy")
+        wire.send([FRAME])
+        assert "drop  rule nine" in run.printed(2)[1]
+
+
 def test_reload_without_a_file_takes_the_one_in_force(bed: TestBed, policy: Path) -> None:
     with running(bed, policy.parent, "run", policy) as run:
         run.said("left: attached")
