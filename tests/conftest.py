@@ -18,7 +18,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ctrl_c_counts() -> None:
-    """A shell starts what runs in the background with SIGINT ignored, and children inherit it."""
+def signals_count() -> None:
+    """A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP, and
+    children inherit it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
