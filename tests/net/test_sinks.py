@@ -266,6 +266,7 @@ def test_events_are_told_with_the_rules_that_wrote_them_whoever_replaces_the_pol
         run.tell(signal.SIGHUP)
         run.tell(signal.SIGCONT)
         run.said("left: switched")
+        until_written(bed, "events", 6000)  # a slot has another rule two reloads later
 
         run.tell(signal.SIGSTOP)
         put(20)
