@@ -39,7 +39,11 @@ BPF_SOURCES := $(wildcard bpf/*.bpf.c)
 BPF_OBJECTS := $(BPF_SOURCES:bpf/%.c=xdpgw/bpf/%.o)
 NATIVE := xdpgw/_native.abi3.so
 ABI := xdpgw/_abi.py
-TESTS ?= tests/unit tests/repo tests/bpf tests/fastpath $(wildcard tests/net)
+# Those of live traffic have the machine for themselves; the others share it, a file each.
+PARALLEL := tests/unit tests/repo tests/fastpath tests/bpf
+LIVE := $(wildcard tests/net)
+TESTS ?=
+PYTEST = $(SUDO) $(BIN)/python -m pytest $(if $(SUDO),-p no:cacheprovider) --durations=15
 
 .PHONY: help build artifacts demo test check bench clean system peers root wheel format
 
@@ -105,7 +109,8 @@ build/prometheus/usr/bin/promtool: | system
 
 test: build root $(PROMTOOL) ## all tests; those of the kernel need root
 	@$(MAKE) --no-print-directory system APT='$(TEST_APT)'
-	$(SUDO) $(BIN)/python -m pytest $(if $(SUDO),-p no:cacheprovider) --durations=15 $(TESTS)
+	$(if $(TESTS),$(PYTEST) $(TESTS),$(PYTEST) -n 2 --dist loadfile $(PARALLEL))
+	$(if $(TESTS)$(LIVE),$(if $(TESTS),,$(PYTEST) $(LIVE)))
 
 check: build ## ruff, mypy, clang-format, unit tests
 	$(BIN)/ruff check . $(ABI)
