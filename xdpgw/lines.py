@@ -107,7 +107,8 @@ class Lines:
         """A function of 16 x `strides` bits: 1, 2 or 8; what a lookup begins with.
 
         Args:
-            direct: whether the root has one value per number; None: if it has many steps.
+            direct: whether the root has one value per number; None: if its pages are too many,
+                and its steps, too.
         """
         paths = _Paths(self) if strides == STRIDES else None
         for stride in reversed(range(strides)):
